@@ -1,0 +1,43 @@
+// IEEE half precision as 16 bits of storage, with conversions that need no hardware support.
+// Rounds to nearest even; keeps infinities, NaNs and denormals. Kernels use F16C where the CPU has it: same bits.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace lazyllm::inline v0 {
+
+/// A half-precision number in memory (1 sign, 5 exponent, 10 fraction bits).
+struct Float16 {
+  std::uint16_t bits = 0;
+  friend constexpr bool operator==(Float16, Float16) = default;
+};
+static_assert(sizeof(Float16) == 2);
+
+[[nodiscard]] constexpr float to_float(Float16 half) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(half.bits & 0x8000u) << 16;
+  const std::uint32_t magnitude = half.bits & 0x7fffu;
+  if (magnitude >= 0x7c00u) return std::bit_cast<float>(sign | 0x7f800000u | ((magnitude & 0x3ffu) << 13));
+  if (magnitude >= 0x0400u) return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
+  // Denormal: magnitude counts units of 2^-24, exact in float.
+  const float value = static_cast<float>(magnitude) * 0x1p-24f;
+  return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(value));
+}
+
+[[nodiscard]] constexpr Float16 to_float16(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint16_t sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
+  const std::uint32_t magnitude = bits & 0x7fffffffu;
+  const auto with_sign = [sign](std::uint32_t low) { return Float16{static_cast<std::uint16_t>(sign | low)}; };
+  if (magnitude > 0x7f800000u) return with_sign(0x7e00u | ((magnitude >> 13) & 0x3ffu));  // NaN stays NaN
+  if (magnitude >= 0x477ff000u) return with_sign(0x7c00u);                                // rounds to infinity
+  if (magnitude >= 0x38800000u) {                                                         // normal half
+    const std::uint32_t rounded = magnitude + 0x0fffu + ((magnitude >> 13) & 1u);
+    return with_sign((rounded - 0x38000000u) >> 13);
+  }
+  // Denormal half: adding 0.5 (unit 2^-24 in its last place) makes the FPU round to nearest even.
+  const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
+  return with_sign(std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u);
+}
+
+}  // namespace lazyllm::inline v0

@@ -1,0 +1,36 @@
+// The one way work is spread over threads: parallel_for over an index range.
+// An executor may call the body for any partition of [0, n), in any order, on any thread; results never depend on it.
+#pragma once
+
+#include <concepts>
+#include <cstddef>
+
+namespace lazyllm::inline v0 {
+
+namespace detail {
+struct ExecutorProbe {
+  void operator()(std::size_t, std::size_t) const {}
+};
+}  // namespace detail
+
+/// concurrency(): how many threads may run the body at once (>= 1).
+/// parallel_for(n, body): calls body(begin, end) for disjoint ranges that cover [0, n) and returns when all are done;
+/// an exception of the body reaches the caller. Not re-entrant. n == 0 calls nothing.
+template <class E>
+concept Executor = requires(E& e, std::size_t n, const detail::ExecutorProbe& body) {
+  { e.concurrency() } -> std::convertible_to<std::size_t>;
+  e.parallel_for(n, body);
+};
+
+/// Runs everything on the calling thread.
+struct SerialExecutor {
+  [[nodiscard]] static constexpr std::size_t concurrency() { return 1; }
+
+  template <std::invocable<std::size_t, std::size_t> Body>
+  void parallel_for(std::size_t n, Body&& body) const {
+    if (n != 0) body(std::size_t{0}, n);
+  }
+};
+static_assert(Executor<SerialExecutor>);
+
+}  // namespace lazyllm::inline v0

@@ -1,0 +1,106 @@
+// The instruction sets that have kernels of their own, and which of them this process uses.
+// Read from CPUID and XGETBV once; LAZYLLM_ISA=portable|avx2|avx512vnni forces one.
+#pragma once
+
+#include <lazyllm/core/error.hpp>
+
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace lazyllm::inline v0 {
+
+/// Ascending by preference. `portable` is what the build's own flags allow and runs everywhere.
+enum class Isa { portable, avx2, avx512vnni };
+
+/// An ISA as a type, for kernels that are chosen at compile time: `IsaTag<Isa::avx2>`.
+template <Isa I>
+using IsaTag = std::integral_constant<Isa, I>;
+
+inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avx512vnni};
+
+/// The name that LAZYLLM_ISA takes and that reports show.
+[[nodiscard]] constexpr std::string_view name(Isa isa) {
+  switch (isa) {
+    case Isa::portable: return "portable";
+    case Isa::avx2: return "avx2";
+    case Isa::avx512vnni: return "avx512vnni";
+  }
+  return "?";
+}
+
+namespace detail {
+
+/// Feature bits of this CPU that the operating system has also enabled (XGETBV).
+struct CpuFeatures {
+  bool avx2 = false;        // AVX2, FMA and F16C
+  bool avx512vnni = false;  // AVX-512 F, DQ, BW, VL and VNNI
+};
+
+[[nodiscard]] inline CpuFeatures detect_cpu_features() {
+  CpuFeatures features;
+#if defined(__x86_64__)
+  const auto bit = [](unsigned int value, int index) { return ((value >> index) & 1u) != 0; };
+  unsigned int a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || !bit(c, 27)) return features;  // no OSXSAVE
+  const bool fma_f16c = bit(c, 12) && bit(c, 29);
+  unsigned int low = 0, high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  const bool os_avx = (low & 0x6u) == 0x6u;
+  const bool os_avx512 = (low & 0xe6u) == 0xe6u;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return features;
+  features.avx2 = os_avx && fma_f16c && bit(b, 5);
+  features.avx512vnni =
+      features.avx2 && os_avx512 && bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31) && bit(c, 11);
+#endif
+  return features;
+}
+
+}  // namespace detail
+
+/// Whether this CPU and operating system run `isa`.
+[[nodiscard]] inline bool supports(Isa isa) {
+  static const detail::CpuFeatures features = detail::detect_cpu_features();
+  switch (isa) {
+    case Isa::portable: return true;
+    case Isa::avx2: return features.avx2;
+    case Isa::avx512vnni: return features.avx512vnni;
+  }
+  return false;
+}
+
+/// The ISA that `requested` names (a value of LAZYLLM_ISA), or without one the best that this CPU has.
+/// Throws Error for an unknown name and for an ISA that this CPU lacks.
+[[nodiscard]] inline Isa choose_isa(std::optional<std::string_view> requested) {
+  std::string known;
+  for (const Isa isa : all_isas) {
+    if (!supports(isa)) continue;
+    if (requested == name(isa)) return isa;
+    known += (known.empty() ? "" : ", ") + std::string(name(isa));
+  }
+  if (requested) {
+    throw Error(ErrorCode::unsupported, "LAZYLLM_ISA=" + std::string(*requested) + ": this CPU supports " + known);
+  }
+  Isa best = Isa::portable;
+  for (const Isa isa : all_isas) best = supports(isa) ? isa : best;
+  return best;
+}
+
+/// The ISA of this process: chosen at the first call, never changed after it.
+[[nodiscard]] inline Isa active_isa() {
+  static const Isa isa = [] {
+    const char* forced = std::getenv("LAZYLLM_ISA");
+    return choose_isa(forced != nullptr && *forced != '\0' ? std::optional<std::string_view>(forced) : std::nullopt);
+  }();
+  return isa;
+}
+
+}  // namespace lazyllm::inline v0

@@ -1,0 +1,36 @@
+// Functions between LAZYLLM_TARGET_<ISA>_BEGIN and LAZYLLM_TARGET_END are compiled for that ISA, whatever flags the
+// build has. Include every other header before a region opens. g++ 12 warns falsely inside its own AVX-512 intrinsics:
+// silenced inside.
+#pragma once
+
+#if defined(__x86_64__)
+
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
+
+#if defined(__clang__)
+#define LAZYLLM_TARGET_AVX2_BEGIN \
+  _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,f16c\"))), apply_to = function)")
+#define LAZYLLM_TARGET_AVX512VNNI_BEGIN                                                                            \
+  _Pragma(                                                                                                         \
+      "clang attribute "                                                                                           \
+      "push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\"))), apply_to = " \
+      "function)")
+#define LAZYLLM_TARGET_END _Pragma("clang attribute pop")
+#else
+#define LAZYLLM_TARGET_AVX2_BEGIN _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma,f16c\")")
+#define LAZYLLM_TARGET_AVX512VNNI_BEGIN                                                       \
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")        \
+      _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") _Pragma("GCC push_options") \
+          _Pragma("GCC target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\")")
+#define LAZYLLM_TARGET_END _Pragma("GCC pop_options")
+#endif
+
+#endif
