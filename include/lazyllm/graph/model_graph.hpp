@@ -1,0 +1,44 @@
+// The whole contract between the engine and a model: run one layer for some tokens, which may attend to some keys.
+// A graph keeps its own K and V: const shared weights plus one sequence's state. It never decides which tokens run.
+#pragma once
+
+#include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/types.hpp>
+
+#include <concepts>
+#include <cstddef>
+#include <span>
+
+namespace lazyllm::inline v0 {
+
+/// One layer of one step. The graph computes K and V for all rows and stores them; they are new at this layer.
+struct LayerStep {
+  LayerIndex layer;
+  std::span<const TokenIndex> rows;  ///< compute these tokens now, ascending
+  std::span<const TokenIndex> keys;  ///< they may attend to these, ascending, causally; rows is a subset
+  std::size_t outputs;  ///< only the last `outputs` rows' output is used: all of them, except at the last layer
+  Rows hidden;          ///< [rows, hidden_dim] in: input of this layer, out: its output
+  ScoreView scores;     ///< [query_rows, heads, keys] out: attention probabilities of the last rows; empty: not wanted
+};
+
+/// layer_count(), head_count() (query heads), hidden_dim(), and run_layer(step), called once per layer and step, in
+/// order. scores.query_rows() <= outputs; a key beyond a query row's position gets probability 0.
+template <class G>
+concept ModelGraph = requires(G& g, const G& c, const LayerStep& step) {
+  { c.layer_count() } -> std::convertible_to<std::size_t>;
+  { c.head_count() } -> std::convertible_to<std::size_t>;
+  { c.hidden_dim() } -> std::convertible_to<std::size_t>;
+  g.run_layer(step);
+};
+
+/// A graph of a language model: embed(ids, hidden [ids, hidden_dim]) gives the input of layer 0;
+/// project(hidden [rows, hidden_dim], logits [rows, vocab_size]) turns outputs of the last layer into logits.
+template <class G>
+concept LanguageGraph = ModelGraph<G> &&
+    requires(G& g, const G& c, std::span<const TokenId> ids, Rows out, ConstRows in) {
+  { c.vocab_size() } -> std::convertible_to<std::size_t>;
+  g.embed(ids, out);
+  g.project(in, out);
+};
+
+}  // namespace lazyllm::inline v0

@@ -1,0 +1,43 @@
+// What a pruning policy is: after each layer it says which tokens enter the next one.
+// A policy is a small type with two functions; the session calls it once per layer and step.
+// Source: LazyLLM, arXiv 2407.14057, section 3.
+#pragma once
+
+#include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/types.hpp>
+
+#include <concepts>
+#include <cstddef>
+#include <span>
+
+namespace lazyllm::inline v0 {
+
+/// Everything a policy may look at when it selects after `layer`.
+struct PruneContext {
+  Phase phase;
+  LayerIndex layer;
+  std::size_t context_size;            ///< all tokens so far, prompt and generated
+  std::span<const TokenIndex> tokens;  ///< the candidates, ascending; the last one is the last token of the context
+  ConstScoreView probs;  ///< [query_rows, heads, tokens]: attention of the last rows; empty where none was asked for
+};
+
+/// Two functions make a policy:
+/// query_rows(layer, phase): how many trailing rows' probabilities select wants after this layer; 0: none.
+/// select(context, keep): who enters layer + 1. `keep` [tokens] arrives all true; the session always keeps the last.
+/// A policy may have prepare(layer_count, context_capacity) too: called once by the session, before any work, to check
+/// the policy against the model (throwing Error) and to reserve memory.
+template <class P>
+concept PruningPolicy = requires(P& p, const PruneContext& context, LayerIndex layer, Phase phase,
+                                 std::span<bool> keep) {
+  { p.query_rows(layer, phase) } -> std::convertible_to<std::size_t>;
+  p.select(context, keep);
+};
+
+/// The dense model: every token enters every layer.
+struct KeepAll {
+  [[nodiscard]] static constexpr std::size_t query_rows(LayerIndex, Phase) { return 0; }
+  static constexpr void select(const PruneContext&, std::span<bool>) {}
+};
+static_assert(PruningPolicy<KeepAll>);
+
+}  // namespace lazyllm::inline v0
