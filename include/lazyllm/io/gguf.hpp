@@ -1,21 +1,19 @@
 // What a GGUF model file says about itself: typed metadata under unique keys, and where each named tensor lies.
-// Tensor shapes are kept as stored: shape[0] is the contiguous dimension, so a weight [out, in] has shape {in, out}.
+// A GgufFile owns all that it says (no view into the file's bytes) and is immutable; keys and names are unique.
 // Format: the GGUF specification of the ggml project, versions 2 and 3.
 #pragma once
 
 #include <lazyllm/core/error.hpp>
-#include <lazyllm/io/gguf_type.hpp>
+#include <lazyllm/io/gguf_tensor.hpp>
 
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
+#include <iterator>
 #include <numeric>
-#include <optional>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -37,15 +35,6 @@ struct GgufEntry {
   GgufValue value;
 };
 
-/// One tensor's place: `size_bytes` bytes at `offset` from the start of the data section.
-struct GgufTensor {
-  std::string name;
-  GgufType type = GgufType::f32;
-  std::vector<std::uint64_t> shape;  ///< 1 to 4 dimensions, none of them 0; shape[0] is contiguous
-  std::uint64_t offset = 0;
-  std::uint64_t size_bytes = 0;
-};
-
 /// The name of a value's type in messages: "uint32", "array of string".
 [[nodiscard]] std::string type_name(const GgufValue& value);
 
@@ -55,8 +44,10 @@ struct GgufTensor {
 class GgufFile {
  public:
   GgufFile() = default;
-  /// Throws Error (malformed) when two entries share a key or two tensors a name.
-  GgufFile(std::uint32_t version, std::uint64_t alignment, std::uint64_t data_offset, std::vector<GgufEntry> metadata,
+  /// The data section starts at the first multiple of the alignment that is not below `header_bytes`; the alignment is
+  /// the metadata's general.alignment, else 32. Throws Error (malformed) when two entries share a key or two tensors a
+  /// name, or the alignment is not a power of two of at least 8.
+  GgufFile(std::uint32_t version, std::uint64_t header_bytes, std::vector<GgufEntry> metadata,
            std::vector<GgufTensor> tensors);
 
   [[nodiscard]] std::uint32_t version() const { return version_; }
@@ -88,7 +79,7 @@ class GgufFile {
   [[nodiscard]] const GgufValue& require(std::string_view key, const char* wanted) const;
 
   std::uint32_t version_ = 3;
-  std::uint64_t alignment_ = 32;
+  std::uint64_t alignment_ = detail::gguf_default_alignment;
   std::uint64_t data_offset_ = 0;
   std::vector<GgufEntry> metadata_;
   std::vector<GgufTensor> tensors_;
@@ -102,17 +93,6 @@ inline constexpr const char* gguf_scalar_names[] = {"uint8",  "int8",  "uint16",
                                                     "uint64", "int64", "float32", "float64", "bool",   "string"};
 static_assert(std::size(gguf_scalar_names) == std::variant_size_v<GgufArray>);
 static_assert(std::size(gguf_scalar_names) + 1 == std::variant_size_v<GgufValue>);
-
-/// A key or name from a file, fit for a message: printable and at most 64 characters.
-inline std::string gguf_quoted(std::string_view name) {
-  constexpr std::size_t longest = 64;
-  std::string text(name.substr(0, longest));
-  for (char& c : text) {
-    if (c < ' ' || c > '~') c = '?';
-  }
-  if (name.size() > longest) text += "...";
-  return text;
-}
 
 [[noreturn]] inline void gguf_wrong_type(std::string_view key, const char* wanted, const GgufValue& value) {
   throw Error(ErrorCode::malformed,
@@ -187,15 +167,17 @@ inline std::string type_name(const GgufValue& value) {
   return detail::gguf_scalar_names[value.index()];
 }
 
-inline GgufFile::GgufFile(std::uint32_t version, std::uint64_t alignment, std::uint64_t data_offset,
-                          std::vector<GgufEntry> metadata, std::vector<GgufTensor> tensors)
+inline GgufFile::GgufFile(std::uint32_t version, std::uint64_t header_bytes, std::vector<GgufEntry> metadata,
+                          std::vector<GgufTensor> tensors)
     : version_(version),
-      alignment_(alignment),
-      data_offset_(data_offset),
       metadata_(std::move(metadata)),
       tensors_(std::move(tensors)),
       metadata_by_key_(detail::gguf_index(metadata_, detail::gguf_key_of, "key")),
-      tensors_by_name_(detail::gguf_index(tensors_, detail::gguf_name_of, "tensor")) {}
+      tensors_by_name_(detail::gguf_index(tensors_, detail::gguf_name_of, "tensor")) {
+  alignment_ = unsigned_or(detail::gguf_alignment_key, detail::gguf_default_alignment);
+  detail::gguf_check_alignment(alignment_);
+  data_offset_ = header_bytes + detail::gguf_padding(header_bytes, alignment_);
+}
 
 inline const GgufValue* GgufFile::find(std::string_view key) const {
   const GgufEntry* entry = detail::gguf_find(metadata_, metadata_by_key_, detail::gguf_key_of, key);

@@ -6,6 +6,7 @@
 #include <lazyllm/core/error.hpp>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -53,43 +54,49 @@ struct GgufTypeLayout {
   std::uint64_t size_bytes;  ///< bytes of a block
 };
 
-/// Name and block layout; throws Error (unsupported), naming the number, for a type that is not in the list above.
-[[nodiscard]] inline GgufTypeLayout type_layout(GgufType type) {
+/// Name and block layout; nothing for a number that is not in the list above.
+[[nodiscard]] constexpr std::optional<GgufTypeLayout> find_type_layout(GgufType type) {
   switch (type) {
-    case GgufType::f32: return {"F32", 1, 4};
-    case GgufType::f16: return {"F16", 1, 2};
-    case GgufType::q4_0: return {"Q4_0", 32, 18};
-    case GgufType::q4_1: return {"Q4_1", 32, 20};
-    case GgufType::q5_0: return {"Q5_0", 32, 22};
-    case GgufType::q5_1: return {"Q5_1", 32, 24};
-    case GgufType::q8_0: return {"Q8_0", 32, 34};
-    case GgufType::q2_k: return {"Q2_K", 256, 84};
-    case GgufType::q3_k: return {"Q3_K", 256, 110};
-    case GgufType::q4_k: return {"Q4_K", 256, 144};
-    case GgufType::q5_k: return {"Q5_K", 256, 176};
-    case GgufType::q6_k: return {"Q6_K", 256, 210};
-    case GgufType::q8_k: return {"Q8_K", 256, 292};
-    case GgufType::iq2_xxs: return {"IQ2_XXS", 256, 66};
-    case GgufType::iq2_xs: return {"IQ2_XS", 256, 74};
-    case GgufType::iq3_xxs: return {"IQ3_XXS", 256, 98};
-    case GgufType::iq1_s: return {"IQ1_S", 256, 50};
-    case GgufType::iq4_nl: return {"IQ4_NL", 32, 18};
-    case GgufType::iq3_s: return {"IQ3_S", 256, 110};
-    case GgufType::iq2_s: return {"IQ2_S", 256, 82};
-    case GgufType::iq4_xs: return {"IQ4_XS", 256, 136};
-    case GgufType::i8: return {"I8", 1, 1};
-    case GgufType::i16: return {"I16", 1, 2};
-    case GgufType::i32: return {"I32", 1, 4};
-    case GgufType::i64: return {"I64", 1, 8};
-    case GgufType::f64: return {"F64", 1, 8};
-    case GgufType::iq1_m: return {"IQ1_M", 256, 56};
-    case GgufType::bf16: return {"BF16", 1, 2};
-    case GgufType::tq1_0: return {"TQ1_0", 256, 54};
-    case GgufType::tq2_0: return {"TQ2_0", 256, 66};
-    case GgufType::mxfp4: return {"MXFP4", 32, 17};
-    case GgufType::nvfp4: return {"NVFP4", 64, 36};
-    case GgufType::q1_0: return {"Q1_0", 128, 18};
+    case GgufType::f32: return GgufTypeLayout{"F32", 1, 4};
+    case GgufType::f16: return GgufTypeLayout{"F16", 1, 2};
+    case GgufType::q4_0: return GgufTypeLayout{"Q4_0", 32, 18};
+    case GgufType::q4_1: return GgufTypeLayout{"Q4_1", 32, 20};
+    case GgufType::q5_0: return GgufTypeLayout{"Q5_0", 32, 22};
+    case GgufType::q5_1: return GgufTypeLayout{"Q5_1", 32, 24};
+    case GgufType::q8_0: return GgufTypeLayout{"Q8_0", 32, 34};
+    case GgufType::q2_k: return GgufTypeLayout{"Q2_K", 256, 84};
+    case GgufType::q3_k: return GgufTypeLayout{"Q3_K", 256, 110};
+    case GgufType::q4_k: return GgufTypeLayout{"Q4_K", 256, 144};
+    case GgufType::q5_k: return GgufTypeLayout{"Q5_K", 256, 176};
+    case GgufType::q6_k: return GgufTypeLayout{"Q6_K", 256, 210};
+    case GgufType::q8_k: return GgufTypeLayout{"Q8_K", 256, 292};
+    case GgufType::iq2_xxs: return GgufTypeLayout{"IQ2_XXS", 256, 66};
+    case GgufType::iq2_xs: return GgufTypeLayout{"IQ2_XS", 256, 74};
+    case GgufType::iq3_xxs: return GgufTypeLayout{"IQ3_XXS", 256, 98};
+    case GgufType::iq1_s: return GgufTypeLayout{"IQ1_S", 256, 50};
+    case GgufType::iq4_nl: return GgufTypeLayout{"IQ4_NL", 32, 18};
+    case GgufType::iq3_s: return GgufTypeLayout{"IQ3_S", 256, 110};
+    case GgufType::iq2_s: return GgufTypeLayout{"IQ2_S", 256, 82};
+    case GgufType::iq4_xs: return GgufTypeLayout{"IQ4_XS", 256, 136};
+    case GgufType::i8: return GgufTypeLayout{"I8", 1, 1};
+    case GgufType::i16: return GgufTypeLayout{"I16", 1, 2};
+    case GgufType::i32: return GgufTypeLayout{"I32", 1, 4};
+    case GgufType::i64: return GgufTypeLayout{"I64", 1, 8};
+    case GgufType::f64: return GgufTypeLayout{"F64", 1, 8};
+    case GgufType::iq1_m: return GgufTypeLayout{"IQ1_M", 256, 56};
+    case GgufType::bf16: return GgufTypeLayout{"BF16", 1, 2};
+    case GgufType::tq1_0: return GgufTypeLayout{"TQ1_0", 256, 54};
+    case GgufType::tq2_0: return GgufTypeLayout{"TQ2_0", 256, 66};
+    case GgufType::mxfp4: return GgufTypeLayout{"MXFP4", 32, 17};
+    case GgufType::nvfp4: return GgufTypeLayout{"NVFP4", 64, 36};
+    case GgufType::q1_0: return GgufTypeLayout{"Q1_0", 128, 18};
   }
+  return std::nullopt;
+}
+
+/// The same; throws Error (unsupported) that names the number when there is nothing.
+[[nodiscard]] inline GgufTypeLayout type_layout(GgufType type) {
+  if (const auto layout = find_type_layout(type)) return *layout;
   throw Error(ErrorCode::unsupported,
               "GGUF tensor type " + std::to_string(static_cast<std::uint32_t>(type)) + " is not known to this library");
 }
