@@ -32,17 +32,19 @@ struct Selection {
   std::span<const TokenIndex> kept;  ///< who enters layer + 1, ascending; valid during the call
 };
 
+/// Called before each layer of a prefill with (layer, layer_count); returning false stops the step with Cancelled.
+using PrefillHook = std::function<bool(LayerIndex, std::size_t)>;
+
 struct SessionOptions {
   std::size_t context_size = 0;  ///< most tokens the session may hold; address space is reserved for them at once
   /// false: decode steps never revive; each layer selects among the tokens that have K and V there.
   bool revive_in_decode = true;
   /// Called for every selection, in order. The first prefill is step 0.
   std::function<void(const Selection&)> on_select;
-  /// Called before each layer of a prefill with (layer, layer_count); returning false stops the step with Cancelled.
-  std::function<bool(LayerIndex, std::size_t)> on_prefill_layer;
+  PrefillHook on_prefill_layer;  ///< for every prefill of the session
 };
 
-/// Thrown out of a prefill that on_prefill_layer stopped. The session is not usable afterwards.
+/// Thrown out of a prefill that a PrefillHook stopped. The session is not usable afterwards.
 struct Cancelled : Error {
   Cancelled() : Error(ErrorCode::limit, "the prefill was stopped from outside") {}
 };
@@ -65,20 +67,22 @@ class LazySession {
 
   /// Runs the prompt (or appends to it). Returns the logits [vocab_size] of the token after it, valid until the next
   /// step. Throws Error for an empty prompt, an id outside the vocabulary, or more tokens than the context holds;
-  /// nothing ran then.
-  std::span<const float> prefill(std::span<const TokenId> ids) requires LanguageGraph<Graph> {
-    return language_step(ids, Phase::prefill);
+  /// nothing ran then. `on_layer` is called for this prefill, after the session's own hook.
+  std::span<const float> prefill(std::span<const TokenId> ids,
+                                 const PrefillHook& on_layer = {}) requires LanguageGraph<Graph> {
+    return language_step(ids, Phase::prefill, on_layer);
   }
   /// Runs one generated token. Returns the logits of the next. Throws Error as prefill does.
   std::span<const float> decode(TokenId id) requires LanguageGraph<Graph> {
-    return language_step({&id, 1}, Phase::decode);
+    return language_step({&id, 1}, Phase::decode, {});
   }
   /// For graphs without a vocabulary: runs new tokens given as inputs of layer 0, [tokens, hidden_dim], and returns the
   /// last token's output of the last layer [hidden_dim]. Throws Error for no tokens or more than the context holds.
   std::span<const float> step(ConstRows inputs, Phase phase);
 
-  [[nodiscard]] std::size_t context_size() const { return depth_.size(); }  ///< tokens so far
-  [[nodiscard]] std::size_t step_count() const { return step_; }            ///< steps so far
+  [[nodiscard]] std::size_t context_size() const { return depth_.size(); }              ///< tokens so far
+  [[nodiscard]] std::size_t context_capacity() const { return options_.context_size; }  ///< most tokens it holds
+  [[nodiscard]] std::size_t step_count() const { return step_; }                        ///< steps so far
   /// Layers at which the token has K and V: 0 .. depth - 1.
   [[nodiscard]] std::size_t depth(TokenIndex token) const { return depth_.at(token); }
   [[nodiscard]] const StepCounters& last_step() const { return last_; }
@@ -91,10 +95,10 @@ class LazySession {
   [[nodiscard]] Policy& policy() { return policy_; }
 
  private:
-  std::span<const float> language_step(std::span<const TokenId> ids, Phase phase);
+  std::span<const float> language_step(std::span<const TokenId> ids, Phase phase, const PrefillHook& on_layer);
   void check_room(std::size_t new_tokens) const;
   Rows new_hidden_rows(std::size_t count) { return {hidden_.data(), count, hidden_dim_}; }
-  ConstRows run(std::size_t new_tokens, Phase phase);
+  ConstRows run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer);
   void collect_rows(LayerIndex layer);
   void select_entering(LayerIndex layer, Phase phase, ScoreView scores);
   void park_dropped_rows();
@@ -166,7 +170,8 @@ void LazySession<Graph, Policy>::check_room(std::size_t new_tokens) const {
 }
 
 template <ModelGraph Graph, PruningPolicy Policy>
-std::span<const float> LazySession<Graph, Policy>::language_step(std::span<const TokenId> ids, Phase phase) {
+std::span<const float> LazySession<Graph, Policy>::language_step(std::span<const TokenId> ids, Phase phase,
+                                                                 const PrefillHook& on_layer) {
   check_room(ids.size());
   for (const TokenId id : ids) {
     if (id < 0 || static_cast<std::size_t>(id) >= graph_.vocab_size()) {
@@ -175,7 +180,7 @@ std::span<const float> LazySession<Graph, Policy>::language_step(std::span<const
     }
   }
   graph_.embed(ids, new_hidden_rows(ids.size()));
-  const ConstRows output = run(ids.size(), phase);
+  const ConstRows output = run(ids.size(), phase, on_layer);
   graph_.project(output, Rows(logits_.data(), 1, logits_.size()));
   return logits_.span();
 }
@@ -186,12 +191,12 @@ std::span<const float> LazySession<Graph, Policy>::step(ConstRows inputs, Phase 
   LAZYLLM_EXPECTS(inputs.cols() == hidden_dim_);
   const Rows hidden = new_hidden_rows(inputs.rows());
   for (std::size_t r = 0; r < inputs.rows(); ++r) std::ranges::copy(inputs.row(r), hidden.row(r).begin());
-  return run(inputs.rows(), phase).row(0);
+  return run(inputs.rows(), phase, {}).row(0);
 }
 
 /// One step over all layers; the new tokens' inputs are in hidden_. Returns the last token's output [1, hidden_dim].
 template <ModelGraph Graph, PruningPolicy Policy>
-ConstRows LazySession<Graph, Policy>::run(std::size_t new_tokens, Phase phase) {
+ConstRows LazySession<Graph, Policy>::run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer) {
   interrupted_ = true;
   depth_.resize(depth_.size() + new_tokens, 0);
   last_.revived = 0;
@@ -200,8 +205,8 @@ ConstRows LazySession<Graph, Policy>::run(std::size_t new_tokens, Phase phase) {
   for (std::size_t i = 0; i < entering_.size(); ++i) entering_[i] = static_cast<TokenIndex>(i);
 
   for (LayerIndex layer = 0; layer < layer_count_; ++layer) {
-    if (phase == Phase::prefill && options_.on_prefill_layer && !options_.on_prefill_layer(layer, layer_count_)) {
-      throw Cancelled();
+    for (const PrefillHook* hook : {&std::as_const(options_.on_prefill_layer), &on_layer}) {
+      if (phase == Phase::prefill && *hook && !(*hook)(layer, layer_count_)) throw Cancelled();
     }
     collect_rows(layer);
     const std::size_t query_rows = consecutive_tail(policy_.query_rows(layer, phase));
