@@ -1,0 +1,39 @@
+// F32: weights as they are, in single-precision; a block is one weight.
+// Multiplied in float, without quantised activations.
+// Source: GGUF.
+#pragma once
+
+#include <lazyllm/core/contract.hpp>
+#include <lazyllm/quant/format.hpp>
+#include <lazyllm/quant/panel.hpp>
+
+#include <cstddef>
+#include <span>
+#include <string_view>
+
+namespace lazyllm::inline v0 {
+
+struct F32 {
+  static constexpr std::string_view name = "F32";
+  static constexpr std::size_t block_size = 1;
+  struct Block {
+    float value;
+  };
+  static_assert(sizeof(Block) == 4);
+  using Panel = FloatPanel<float>;
+
+  static void quantize(std::span<const float> values, std::span<Block> blocks) {
+    LAZYLLM_EXPECTS(values.size() == blocks.size());
+    for (std::size_t i = 0; i < blocks.size(); ++i) blocks[i].value = values[i];
+  }
+  static void dequantize(std::span<const Block> blocks, std::span<float> out) {
+    LAZYLLM_EXPECTS(out.size() == blocks.size());
+    for (std::size_t i = 0; i < blocks.size(); ++i) out[i] = blocks[i].value;
+  }
+
+  [[nodiscard]] static Panel::Entry to_panel(const Block& block) { return block.value; }
+  [[nodiscard]] static Block from_panel(const Panel::Entry& entry) { return {entry}; }
+};
+static_assert(PackableFormat<F32>);
+
+}  // namespace lazyllm::inline v0

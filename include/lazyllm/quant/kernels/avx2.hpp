@@ -1,0 +1,12 @@
+// Matmul tiles for avx2.
+#pragma once
+
+#include <lazyllm/quant/kernels/portable.hpp>
+#include <lazyllm/quant/kernels/tile.hpp>
+
+namespace lazyllm::inline v0::detail {
+
+template <class Panel>
+struct TileKernel<Isa::avx2, Panel> : TileKernel<Isa::portable, Panel> {};
+
+}  // namespace lazyllm::inline v0::detail

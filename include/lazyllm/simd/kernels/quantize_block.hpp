@@ -1,0 +1,114 @@
+// One row of floats to 8-bit codes, a kernel per ISA; all give the same bits.
+// Per block: scale = m / 127, code = round_to_nearest_even(x * (127 / m)) with m the largest magnitude; |code| <= 127.
+#pragma once
+
+#include <lazyllm/simd/isa.hpp>
+#include <lazyllm/simd/target_region.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+namespace lazyllm::inline v0 {
+
+inline constexpr std::size_t quantized_block_size = 32;
+
+/// What kernels need beside a block's 32 codes.
+struct QuantizedBlock {
+  float scale;                ///< value = scale * code; 0 for a block of zeros
+  float scaled_sum;           ///< scale * (sum of the codes): multiplies a weight minimum
+  std::int32_t code_sum;      ///< sum of the codes
+  std::int32_t minus_8_sums;  ///< -8 * code_sum: start of an accumulator whose weights have zero point 8
+};
+static_assert(sizeof(QuantizedBlock) == 16);
+
+}  // namespace lazyllm::inline v0
+
+namespace lazyllm::inline v0::detail {
+
+/// Blocks whose largest magnitude lies below this (2^-119) count as zeros: 127 / m stays finite.
+inline constexpr float smallest_quantized_magnitude = 0x1p-119f;
+
+inline QuantizedBlock quantized_block(float scale, std::int32_t code_sum) {
+  return {scale, scale * static_cast<float>(code_sum), code_sum, -8 * code_sum};
+}
+
+inline void quantize_row(IsaTag<Isa::portable>, const float* x, std::int8_t* codes, QuantizedBlock* blocks,
+                         std::size_t block_count) {
+  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size, codes += quantized_block_size) {
+    float largest = 0.0f;
+    for (std::size_t i = 0; i < quantized_block_size; ++i) largest = std::max(largest, std::abs(x[i]));
+    const bool zero = !(largest >= smallest_quantized_magnitude);
+    const float inverse = zero ? 0.0f : 127.0f / largest;
+    std::int32_t sum = 0;
+    for (std::size_t i = 0; i < quantized_block_size; ++i) {
+      codes[i] = static_cast<std::int8_t>(std::lrint(x[i] * inverse));
+      sum += codes[i];
+    }
+    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, sum);
+  }
+}
+
+}  // namespace lazyllm::inline v0::detail
+
+#if defined(__x86_64__)
+
+LAZYLLM_TARGET_AVX2_BEGIN
+namespace lazyllm::inline v0::detail {
+
+inline void quantize_row(IsaTag<Isa::avx2>, const float* x, std::int8_t* codes, QuantizedBlock* blocks,
+                         std::size_t block_count) {
+  const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size, codes += quantized_block_size) {
+    const __m256 x0 = _mm256_loadu_ps(x), x1 = _mm256_loadu_ps(x + 8);
+    const __m256 x2 = _mm256_loadu_ps(x + 16), x3 = _mm256_loadu_ps(x + 24);
+    const __m256 m = _mm256_max_ps(_mm256_max_ps(_mm256_and_ps(x0, magnitude), _mm256_and_ps(x1, magnitude)),
+                                   _mm256_max_ps(_mm256_and_ps(x2, magnitude), _mm256_and_ps(x3, magnitude)));
+    __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+    m4 = _mm_max_ss(m4, _mm_movehdup_ps(m4));
+    const float largest = _mm_cvtss_f32(m4);
+    const bool zero = !(largest >= smallest_quantized_magnitude);
+    const __m256 inverse = _mm256_set1_ps(zero ? 0.0f : 127.0f / largest);
+    const __m256i c01 = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(x0, inverse)),
+                                           _mm256_cvtps_epi32(_mm256_mul_ps(x1, inverse)));
+    const __m256i c23 = _mm256_packs_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(x2, inverse)),
+                                           _mm256_cvtps_epi32(_mm256_mul_ps(x3, inverse)));
+    const __m256i c = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(c01, c23), order);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), c);
+    const __m256i pairs = _mm256_madd_epi16(_mm256_add_epi16(c01, c23), _mm256_set1_epi16(1));
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+    s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 1));
+    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, _mm_cvtsi128_si32(s));
+  }
+}
+
+}  // namespace lazyllm::inline v0::detail
+LAZYLLM_TARGET_END
+
+LAZYLLM_TARGET_AVX512VNNI_BEGIN
+namespace lazyllm::inline v0::detail {
+
+inline void quantize_row(IsaTag<Isa::avx512vnni>, const float* x, std::int8_t* codes, QuantizedBlock* blocks,
+                         std::size_t block_count) {
+  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size, codes += quantized_block_size) {
+    const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
+    const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
+    const bool zero = !(largest >= smallest_quantized_magnitude);
+    const __m512 inverse = _mm512_set1_ps(zero ? 0.0f : 127.0f / largest);
+    const __m512i c0 = _mm512_cvtps_epi32(_mm512_mul_ps(x0, inverse));
+    const __m512i c1 = _mm512_cvtps_epi32(_mm512_mul_ps(x1, inverse));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtsepi32_epi8(c0));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), _mm512_cvtsepi32_epi8(c1));
+    const std::int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(c0, c1));
+    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, sum);
+  }
+}
+
+}  // namespace lazyllm::inline v0::detail
+LAZYLLM_TARGET_END
+
+#endif
