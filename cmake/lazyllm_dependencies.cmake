@@ -1,0 +1,48 @@
+# What lazyllm::lazyllm needs. Used by this build and by the installed package.
+
+# Finds Eigen, Threads and xsimd, and defines lazyllm::xsimd (its include directories only: xsimd's own target may link
+# another library that it does not find). Versions are compared after the search, because the packages refuse a request
+# across major versions. Sets `missing` to what is wrong, or to nothing.
+function(lazyllm_find_dependencies missing)
+  set(wrong "")
+  set(found_earlier FALSE)
+  if(TARGET Eigen3::Eigen)
+    set(found_earlier TRUE)
+  else()
+    find_package(Eigen3 QUIET GLOBAL)
+  endif()
+  if(NOT TARGET Eigen3::Eigen)
+    string(APPEND wrong "Eigen 3.4 or newer was not found; ")
+  elseif(NOT found_earlier AND Eigen3_VERSION VERSION_LESS 3.4)
+    string(APPEND wrong "Eigen ${Eigen3_VERSION} was found but 3.4 is needed; ")
+  endif()
+
+  set(THREADS_PREFER_PTHREAD_FLAG ON)
+  if(NOT TARGET Threads::Threads)
+    find_package(Threads QUIET GLOBAL)
+  endif()
+  if(NOT TARGET Threads::Threads)
+    string(APPEND wrong "a thread library was not found; ")
+  endif()
+
+  if(NOT TARGET lazyllm::xsimd)
+    set(directories "")
+    if(TARGET xsimd)
+      get_target_property(directories xsimd INTERFACE_INCLUDE_DIRECTORIES)
+    else()
+      find_package(xsimd QUIET)
+      set(directories "${xsimd_INCLUDE_DIRS}")
+    endif()
+    if(NOT directories)
+      string(APPEND wrong "xsimd 8.1 or newer was not found; ")
+    elseif(xsimd_VERSION AND xsimd_VERSION VERSION_LESS 8.1)
+      string(APPEND wrong "xsimd ${xsimd_VERSION} was found but 8.1 is needed; ")
+    else()
+      add_library(lazyllm::xsimd INTERFACE IMPORTED GLOBAL)
+      set_target_properties(lazyllm::xsimd PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "${directories}")
+    endif()
+  endif()
+
+  string(REGEX REPLACE "; $" "" wrong "${wrong}")
+  set(${missing} "${wrong}" PARENT_SCOPE)
+endfunction()

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Prints the path of a plain text of about 4,000 tokens: chapters of Genesis in the King James version (public domain)
+# from the Debian package bible-kjv, made once.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
+
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/lazyllm
+document=$cache/genesis.txt
+
+if [ ! -s "$document" ]; then
+  install_missing bible-kjv >&2
+  mkdir -p "$cache"
+  work=$(mktemp -d "$cache/text.XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+  run bible -f gen1:1-gen6:8 >"$work/verses"
+  sed -E 's/^Ge[0-9]+:[0-9]+ //' "$work/verses" >"$work/text" # a verse a line, without its number
+  words=$(wc -w <"$work/text")
+  if [ "$words" -lt 2500 ]; then
+    echo "bible printed $words words where at least 2500 were expected" >&2
+    exit 1
+  fi
+  mv -f "$work/text" "$document" # all or nothing
+fi
+echo "$document"

@@ -1,0 +1,2 @@
+#pragma once
+#include <lazyllm/lazy.hpp>

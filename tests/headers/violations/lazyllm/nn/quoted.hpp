@@ -1,0 +1,3 @@
+// violates: lazyllm/nn/quoted.hpp: include without <>: #include "softmax.hpp"
+#pragma once
+#include "softmax.hpp"

@@ -1,0 +1,2 @@
+// violates: lazyllm/nn/softmax.hpp: no #pragma once
+#include <vector>

@@ -1,0 +1,3 @@
+// violates: lazyllm/nn/umbrella.hpp: includes the umbrella lazyllm/lazy.hpp
+#pragma once
+#include <lazyllm/lazy.hpp>

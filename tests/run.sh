@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Sets the machine up, then builds and tests everything and ends with one ctest summary.
+#   tests/run.sh            g++, clang, asan-ubsan, tsan
+#   tests/run.sh --quick    g++ only
+#   tests/run.sh --full     the same as without an option, plus the slow legs (there are none yet)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source cmake/setup.sh
+
+presets=(release clang asan-ubsan tsan)
+case "${1:-}" in
+  '') ;;
+  --quick) presets=(release) ;;
+  --full) echo "--full: there are no slow legs yet, the same as without it" >&2 ;;
+  *)
+    sed -n '2,5p' "${BASH_SOURCE[0]}"
+    exit 2
+    ;;
+esac
+
+install_missing g++ cmake ninja-build libeigen3-dev libxsimd-dev doctest-dev libcli11-dev nlohmann-json3-dev \
+  libbenchmark-dev clang clang-tidy clang-format libclang-rt-dev
+LAZYLLM_MODEL=$(run examples/fetch_model.sh)
+export LAZYLLM_MODEL
+
+jobs=$(nproc)
+folders=()
+for preset in "${presets[@]}"; do
+  start=$SECONDS
+  run cmake --preset "$preset"
+  run cmake --build --preset "$preset" --parallel "$jobs"
+  echo "built $preset in $((SECONDS - start)) s" >&2
+  folders+=("$preset")
+done
+
+# A test tree over the trees of the presets: one ctest, one summary.
+printf 'subdirs("%s")\n' "${folders[@]}" >build/CTestTestfile.cmake
+run ctest --test-dir build --output-on-failure --no-tests=error --parallel "$jobs"
