@@ -1,0 +1,282 @@
+// Causal grouped-query attention of some rows over a list of keys, tiled, with a running softmax.
+// Rows and keys are ascending token indices; a row at position p sees the keys <= p. Never a rows x keys matrix.
+// Source: Milakov and Gimelshein, arXiv 1805.02867 (running softmax); Dao et al., arXiv 2205.14135 (tiling).
+#pragma once
+
+#include <lazyllm/core/contract.hpp>
+#include <lazyllm/core/kv_store.hpp>
+#include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/types.hpp>
+#include <lazyllm/nn/attention_scratch.hpp>
+#include <lazyllm/nn/kernels/attention.hpp>
+#include <lazyllm/parallel/executor.hpp>
+#include <lazyllm/simd/dispatch.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <limits>
+#include <span>
+
+namespace lazyllm::inline v0 {
+
+namespace detail {
+template <class V, KeyValueReader KV>
+class AttentionJob;
+}
+
+/// out[r, h] = sum over keys k <= rows[r] of softmax(scale * query[r, h] . key[k])[k] * value[k].
+/// queries, out: [rows, heads * head_dim], rotation applied. keys: ascending, each row among them, stored in kv.
+/// scores: empty, or [query_rows, heads, keys]: gets the probabilities of the last query_rows rows, exactly 0 for keys
+/// that the row does not see. A row's output and probabilities depend, bit for bit, only on its query and the keys up
+/// to its position: not on the other rows, the executor or the number of threads. Scores must be finite.
+/// O(rows * keys * heads * head_dim); no allocation once scratch holds these sizes.
+template <KeyValueReader KV, Executor E>
+void attention(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
+               std::span<const TokenIndex> keys, const KV& kv, Rows out, ScoreView scores, AttentionScratch& scratch,
+               E& executor, Isa isa = active_isa()) {
+  LAZYLLM_EXPECTS(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 && shape.head_dim > 0);
+  LAZYLLM_EXPECTS(kv.kv_head_count() == shape.kv_heads && kv.head_dim() == shape.head_dim);
+  LAZYLLM_EXPECTS(queries.rows() == rows.size() && queries.cols() == shape.heads * shape.head_dim);
+  LAZYLLM_EXPECTS(out.rows() == rows.size() && out.cols() == queries.cols());
+  LAZYLLM_EXPECTS(scores.empty() || (scores.heads() == shape.heads && scores.keys() == keys.size()));
+  LAZYLLM_EXPECTS(scores.query_rows() <= rows.size());
+  if (rows.empty()) return;
+  scratch.reserve(shape, rows.size(), keys.size(), scores.query_rows(), executor.concurrency());
+  dispatch(isa, [&](auto tag) {
+    using V = detail::Floats<decltype(tag)::value>;
+    detail::AttentionJob<V, KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
+  });
+}
+
+namespace detail {
+
+/// One call of attention(). Work is cut into (block of rows, KV head), for few rows also into segments of keys.
+template <class V, KeyValueReader KV>
+class AttentionJob {
+ public:
+  AttentionJob(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
+               std::span<const TokenIndex> keys, const KV& kv, Rows out, ScoreView scores, AttentionScratch& scratch)
+      : shape_(shape),
+        blocking_(shape),
+        queries_(queries),
+        rows_(rows),
+        keys_(keys),
+        kv_(kv),
+        out_(out),
+        scores_(scores),
+        scratch_(scratch),
+        blocks_((rows.size() + blocking_.block_tokens - 1) / blocking_.block_tokens),
+        segments_((keys.size() + segment_keys - 1) / segment_keys) {
+    auto key = keys.begin();
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      key = std::upper_bound(key, keys.end(), rows[r]);
+      LAZYLLM_EXPECTS(key != keys.begin() && *(key - 1) == rows[r]);
+      scratch.limits()[r] = static_cast<std::size_t>(key - keys.begin());
+    }
+  }
+
+  template <Executor E>
+  void run(E& executor) {
+    if (rows_.size() <= split_rows) {
+      run_split(executor);
+    } else {
+      run_blocks(executor);
+    }
+    fill_probabilities(executor);
+  }
+
+ private:
+  static constexpr std::size_t serial_macs = 1000000;  // about 10 us: less than that is not worth another thread
+
+  /// The token rows of a block and the sizes that go with them.
+  struct Block {
+    std::size_t first;   // of rows_
+    std::size_t tokens;  // at most block_tokens
+    std::size_t limit;   // keys that its last row sees
+  };
+
+  [[nodiscard]] Block block(std::size_t index) const {
+    const std::size_t first = index * blocking_.block_tokens;
+    const std::size_t tokens = std::min(blocking_.block_tokens, rows_.size() - first);
+    return {first, tokens, scratch_.limits()[first + tokens - 1]};
+  }
+
+  template <Executor E, class Body>
+  static void spread(std::size_t n, std::size_t macs, E& executor, const Body& body) {
+    if (macs < serial_macs) {
+      body(std::size_t{0}, n);
+    } else {
+      executor.parallel_for(n, body);
+    }
+  }
+
+  /// Many rows: a thread takes a block through all segments. Late blocks, which see most keys, come first.
+  template <Executor E>
+  void run_blocks(E& executor) {
+    executor.parallel_for(blocks_ * shape_.kv_heads, [this](std::size_t begin, std::size_t end) {
+      const AttentionScratch::Lease lease(scratch_);
+      AttentionWorkspace& workspace = *lease;
+      const AttentionState segment = blocking_.state_at(workspace.states.data());
+      const AttentionState total = blocking_.state_at(workspace.states.data() + blocking_.state_floats);
+      for (std::size_t i = begin; i < end; ++i) {
+        const Block b = block(blocks_ - 1 - i / shape_.kv_heads);
+        const std::size_t kv_head = i % shape_.kv_heads;
+        load_queries(b, kv_head, workspace);
+        clear(b, total);
+        for (std::size_t s = 0; s * segment_keys < b.limit; ++s) {
+          attend_segment(b, kv_head, s, workspace, segment);
+          merge_states(V{}, b.tokens * blocking_.group, blocking_.padded_dim, segment, total);
+        }
+        finish(b, kv_head, total);
+      }
+    });
+  }
+
+  /// Few rows: segments are spread over the threads, then merged in order, as run_blocks does.
+  template <Executor E>
+  void run_split(E& executor) {
+    const std::size_t items = shape_.kv_heads * blocks_ * segments_;
+    const std::size_t macs = 2 * rows_.size() * keys_.size() * shape_.heads * shape_.head_dim;
+    spread(items, macs, executor, [this](std::size_t begin, std::size_t end) {
+      const AttentionScratch::Lease lease(scratch_);
+      for (std::size_t i = begin; i < end; ++i) {
+        const Block b = block(i / segments_ % blocks_);
+        const std::size_t kv_head = i / segments_ / blocks_;
+        if (i == begin || i % segments_ == 0) load_queries(b, kv_head, *lease);
+        attend_segment(b, kv_head, i % segments_, *lease, split_state(i));
+      }
+    });
+    const AttentionScratch::Lease lease(scratch_);
+    const AttentionState total = blocking_.state_at((*lease).states.data());
+    for (std::size_t i = 0; i < items; i += segments_) {
+      const Block b = block(i / segments_ % blocks_);
+      clear(b, total);
+      for (std::size_t s = 0; s < segments_; ++s) {
+        merge_states(V{}, b.tokens * blocking_.group, blocking_.padded_dim, split_state(i + s), total);
+      }
+      finish(b, i / segments_ / blocks_, total);
+    }
+  }
+
+  [[nodiscard]] AttentionState split_state(std::size_t item) const {
+    return blocking_.state_at(scratch_.split_states() + item * blocking_.state_floats);
+  }
+
+  /// The block's queries of one KV head's group, scaled: query row = token * group + head of the group.
+  void load_queries(const Block& b, std::size_t kv_head, AttentionWorkspace& workspace) const {
+    const std::size_t width = blocking_.group * shape_.head_dim;
+    float* to = workspace.queries.data();
+    for (std::size_t t = 0; t < b.tokens; ++t, to += width) {
+      const float* from = queries_.row(b.first + t).data() + kv_head * width;
+      for (std::size_t i = 0; i < width; ++i) to[i] = from[i] * shape_.scale;
+    }
+  }
+
+  void clear(const Block& b, const AttentionState& state) const {
+    const std::size_t count = b.tokens * blocking_.group;
+    std::fill_n(state.max, count, -std::numeric_limits<float>::infinity());
+    std::fill_n(state.sums, count * sum_lanes, 0.0f);
+    std::fill_n(state.out, count * blocking_.padded_dim, 0.0f);
+  }
+
+  /// Running softmax of a block over one segment of keys, from a fresh state.
+  void attend_segment(const Block& b, std::size_t kv_head, std::size_t segment, AttentionWorkspace& workspace,
+                      const AttentionState& state) const {
+    clear(b, state);
+    AttentionTile tile;
+    tile.rows = b.tokens * blocking_.group;
+    tile.head_dim = shape_.head_dim;
+    tile.padded_dim = blocking_.padded_dim;
+    tile.queries = workspace.queries.data();
+    tile.keys = workspace.keys.data();
+    tile.values = workspace.value_rows.data();
+    tile.counts = workspace.counts.data();
+    tile.score_rows = workspace.score_rows.data();
+    tile.state = state;
+    const std::size_t end = std::min((segment + 1) * segment_keys, b.limit);
+    for (std::size_t first = segment * segment_keys; first < end; first += key_tile) {
+      load_tile(kv_head, first, std::min(key_tile, end - first), tile.rows, workspace);
+      for (std::size_t t = 0; t < b.tokens; ++t) {
+        const std::size_t limit = scratch_.limits()[b.first + t];
+        const std::size_t from_end = rows_.size() - (b.first + t);
+        for (std::size_t g = 0; g < blocking_.group; ++g) {
+          const std::size_t row = t * blocking_.group + g;
+          workspace.counts[row] = limit <= first ? 0 : std::min(key_tile, limit - first);
+          workspace.score_rows[row] =
+              from_end > scores_.query_rows()
+                  ? nullptr
+                  : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
+        }
+      }
+      attend_tile(V{}, tile);
+    }
+  }
+
+  /// Keys transposed; values copied to consecutive rows where they are read often or need padding.
+  void load_tile(std::size_t kv_head, std::size_t first, std::size_t count, std::size_t rows,
+                 AttentionWorkspace& workspace) const {
+    for (std::size_t k = 0; k < key_tile; ++k) {
+      const TokenIndex token = keys_[first + std::min(k, count - 1)];  // beyond the last: any row, it is masked
+      workspace.key_rows[k] = kv_.key(kv_head, token);
+      workspace.value_rows[k] = kv_.value(kv_head, token);
+    }
+    transpose_keys(V{}, workspace.key_rows.data(), shape_.head_dim, workspace.keys.data());
+    const std::size_t padding = blocking_.padded_dim - shape_.head_dim;
+    if (rows <= 2 * panel_rows && padding == 0) return;
+    for (std::size_t k = 0; k < count; ++k) {
+      float* to = workspace.values.data() + k * blocking_.padded_dim;
+      std::copy_n(workspace.value_rows[k], shape_.head_dim, to);
+      std::fill_n(to + shape_.head_dim, padding, 0.0f);
+      workspace.value_rows[k] = to;
+    }
+  }
+
+  void finish(const Block& b, std::size_t kv_head, const AttentionState& total) const {
+    for (std::size_t t = 0; t < b.tokens; ++t) {
+      const std::size_t from_end = rows_.size() - (b.first + t);
+      for (std::size_t g = 0; g < blocking_.group; ++g) {
+        const std::size_t row = t * blocking_.group + g;
+        const std::size_t head = kv_head * blocking_.group + g;
+        float* to = out_.row(b.first + t).data() + head * shape_.head_dim;
+        const float inverse_sum = finish_row(V{}, total, row, blocking_.padded_dim, to, shape_.head_dim);
+        if (from_end > scores_.query_rows()) continue;
+        float* stats = scratch_.score_stats() + 2 * ((scores_.query_rows() - from_end) * shape_.heads + head);
+        stats[0] = total.max[row];
+        stats[1] = inverse_sum;
+      }
+    }
+  }
+
+  /// Turns the raw scores, which attend_tile left in scores_, into probabilities.
+  template <Executor E>
+  void fill_probabilities(E& executor) const {
+    if (scores_.empty()) return;
+    const std::size_t count = scores_.query_rows() * shape_.heads;
+    spread(count, count * keys_.size() * 16, executor, [this](std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) {
+        const std::size_t query_row = i / shape_.heads;
+        const std::size_t limit = scratch_.limits()[rows_.size() - scores_.query_rows() + query_row];
+        const std::span<float> row = scores_.row(query_row, i % shape_.heads);
+        const float* stats = scratch_.score_stats() + 2 * i;
+        probabilities(V{}, row.data(), limit, stats[0], stats[1]);
+        std::fill(row.begin() + static_cast<std::ptrdiff_t>(limit), row.end(), 0.0f);
+      }
+    });
+  }
+
+  const AttentionShape& shape_;
+  const AttentionBlocking blocking_;
+  const ConstRows queries_;
+  const std::span<const TokenIndex> rows_;
+  const std::span<const TokenIndex> keys_;
+  const KV& kv_;
+  const Rows out_;
+  const ScoreView scores_;
+  AttentionScratch& scratch_;
+  const std::size_t blocks_;
+  const std::size_t segments_;
+};
+
+}  // namespace detail
+
+}  // namespace lazyllm::inline v0

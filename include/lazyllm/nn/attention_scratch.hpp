@@ -1,0 +1,145 @@
+// Working memory of attention: one workspace a thread, the states of split keys, a few numbers a row.
+// Grown by reserve(); a call that fits what was reserved allocates nothing.
+#pragma once
+
+#include <lazyllm/core/aligned_buffer.hpp>
+#include <lazyllm/core/contract.hpp>
+#include <lazyllm/nn/kernels/attention.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace lazyllm::inline v0 {
+
+/// Sizes of one attention layer. Query head h reads KV head h / (heads / kv_heads).
+struct AttentionShape {
+  std::size_t heads = 0;
+  std::size_t kv_heads = 0;
+  std::size_t head_dim = 0;
+  float scale = 1.0f;  ///< usually 1 / sqrt(head_dim)
+
+  friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
+};
+
+namespace detail {
+
+inline constexpr std::size_t segment_keys = 4 * key_tile;  // keys whose running softmax starts afresh, then is merged
+inline constexpr std::size_t split_rows = 8;               // calls of at most this many rows are spread over segments
+
+/// Sizes that follow from the shape alone.
+struct AttentionBlocking {
+  explicit AttentionBlocking(const AttentionShape& shape)
+      : group(shape.heads / shape.kv_heads),
+        block_tokens(std::max<std::size_t>(1, 96 / group)),
+        block_rows(block_tokens * group),
+        padded_dim((shape.head_dim + 15) / 16 * 16),
+        state_floats(block_rows * (16 + sum_lanes + padded_dim)) {}
+
+  std::size_t group;         // query heads a KV head
+  std::size_t block_tokens;  // token rows of one block
+  std::size_t block_rows;    // query rows of one block: block_tokens * group
+  std::size_t padded_dim;
+  std::size_t state_floats;  // floats of one block's AttentionState, a multiple of 16
+
+  [[nodiscard]] AttentionState state_at(float* p) const {
+    return {p, p + block_rows * 16, p + block_rows * (16 + sum_lanes)};
+  }
+};
+
+/// What one thread needs for one block of rows and one tile of keys.
+struct AttentionWorkspace {
+  AlignedBuffer<float> queries;  // [block_rows, head_dim]
+  AlignedBuffer<float> keys;     // [head_dim, key_tile]
+  AlignedBuffer<float> values;   // [key_tile, padded_dim]
+  AlignedBuffer<float> states;   // of a segment, of all segments so far
+  AlignedBuffer<const float*> key_rows;
+  AlignedBuffer<const float*> value_rows;
+  AlignedBuffer<std::size_t> counts;
+  AlignedBuffer<float*> score_rows;
+  std::atomic_flag busy = ATOMIC_FLAG_INIT;
+};
+
+}  // namespace detail
+
+/// Owned by the caller of attention(), one per concurrent call.
+class AttentionScratch {
+ public:
+  /// Makes room for calls of up to `rows` rows, `keys` keys and `query_rows` rows of scores by an executor of that
+  /// concurrency. attention() does it itself; calling it first moves the allocations out of the hot path.
+  void reserve(const AttentionShape& shape, std::size_t rows, std::size_t keys, std::size_t query_rows,
+               std::size_t concurrency) {
+    LAZYLLM_EXPECTS(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 && shape.head_dim > 0);
+    const detail::AttentionBlocking blocking(shape);
+    if (!(shape == shape_)) {
+      shape_ = shape;
+      workspaces_.clear();
+    }
+    while (workspaces_.size() < concurrency) workspaces_.push_back(make_workspace(blocking));
+    const std::size_t few = std::min(rows, detail::split_rows);
+    const std::size_t blocks = (few + blocking.block_tokens - 1) / blocking.block_tokens;
+    const std::size_t segments = (keys + detail::segment_keys - 1) / detail::segment_keys;
+    grow(split_states_, blocks * shape.kv_heads * segments * blocking.state_floats);
+    grow(limits_, rows);
+    grow(score_stats_, 2 * query_rows * shape.heads);
+  }
+
+  /// States of split keys, [kv_head, block, segment, state_floats].
+  [[nodiscard]] float* split_states() { return split_states_.data(); }
+  /// Keys that each row sees, [rows].
+  [[nodiscard]] std::size_t* limits() { return limits_.data(); }
+  /// Maximum and 1 / sum of each row of scores, [query_rows, heads, 2].
+  [[nodiscard]] float* score_stats() { return score_stats_.data(); }
+
+  /// A workspace of the calling thread's own, until the lease ends.
+  class Lease {
+   public:
+    explicit Lease(AttentionScratch& scratch) : workspace_(scratch.claim()) {}
+    ~Lease() { workspace_.busy.clear(std::memory_order_release); }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
+    [[nodiscard]] detail::AttentionWorkspace& operator*() const { return workspace_; }
+
+   private:
+    detail::AttentionWorkspace& workspace_;
+  };
+
+ private:
+  template <class T>
+  static void grow(AlignedBuffer<T>& buffer, std::size_t size) {
+    if (size > buffer.size()) buffer = AlignedBuffer<T>(size);
+  }
+
+  static std::unique_ptr<detail::AttentionWorkspace> make_workspace(const detail::AttentionBlocking& blocking) {
+    auto workspace = std::make_unique<detail::AttentionWorkspace>();
+    workspace->queries.resize_discard(blocking.block_rows * blocking.padded_dim);
+    workspace->keys.resize_discard(blocking.padded_dim * detail::key_tile);
+    workspace->values.resize_discard(detail::key_tile * blocking.padded_dim);
+    workspace->states.resize_discard(2 * blocking.state_floats);
+    workspace->key_rows.resize_discard(detail::key_tile);
+    workspace->value_rows.resize_discard(detail::key_tile);
+    workspace->counts.resize_discard(blocking.block_rows);
+    workspace->score_rows.resize_discard(blocking.block_rows);
+    return workspace;
+  }
+
+  detail::AttentionWorkspace& claim() {
+    for (;;) {
+      for (const auto& workspace : workspaces_) {
+        if (!workspace->busy.test_and_set(std::memory_order_acquire)) return *workspace;
+      }
+      std::this_thread::yield();  // only an executor that exceeds its concurrency() comes here
+    }
+  }
+
+  AttentionShape shape_;
+  std::vector<std::unique_ptr<detail::AttentionWorkspace>> workspaces_;
+  AlignedBuffer<float> split_states_;
+  AlignedBuffer<std::size_t> limits_;
+  AlignedBuffer<float> score_stats_;
+};
+
+}  // namespace lazyllm::inline v0

@@ -1,0 +1,58 @@
+// Kernels of tiled attention: scores of a key tile, a step of the running softmax, the weighted sum of values.
+// A tile is key_tile keys, transposed [head_dim, key_tile]; rows are query rows of one KV head's group, six at a time.
+// Every sum has one order (dimensions, then keys, ascending), whatever the number of rows.
+#pragma once
+
+#include <lazyllm/nn/kernels/vector_exp.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <limits>
+
+namespace lazyllm::inline v0::detail {
+
+inline constexpr std::size_t key_tile = 64;
+inline constexpr std::size_t panel_rows = 6;
+inline constexpr std::size_t sum_lanes = 16;  // floats a row for the partial sums; an ISA uses the first `width`
+
+/// The running softmax of some rows: maximum [rows], lanes of the sum of weights [rows, sum_lanes], weighted sum of
+/// values [rows, padded_dim].
+struct AttentionState {
+  float* max = nullptr;
+  float* sums = nullptr;
+  float* out = nullptr;
+};
+
+/// Query rows against one tile of keys.
+struct AttentionTile {
+  std::size_t rows = 0;
+  std::size_t head_dim = 0;
+  std::size_t padded_dim = 0;            // head_dim rounded up to whole vectors
+  const float* queries = nullptr;        // [rows, head_dim], times the scale
+  const float* keys = nullptr;           // [head_dim, key_tile]
+  const float* const* values = nullptr;  // [key_tile] rows of padded_dim floats
+  const std::size_t* counts = nullptr;   // [rows] keys of this tile that the row sees, ascending
+  float* const* score_rows = nullptr;    // [rows] where the row's scores of this tile go, or null
+  AttentionState state;
+};
+
+#define LAZYLLM_FLOATS PortableFloats<xsimd::default_arch>
+#include <lazyllm/nn/kernels/attention.inc>
+#undef LAZYLLM_FLOATS
+
+#if defined(__x86_64__)
+LAZYLLM_TARGET_AVX2_BEGIN
+#define LAZYLLM_FLOATS Avx2Floats
+#include <lazyllm/nn/kernels/attention.inc>
+#undef LAZYLLM_FLOATS
+LAZYLLM_TARGET_END
+
+LAZYLLM_TARGET_AVX512VNNI_BEGIN
+#define LAZYLLM_FLOATS Avx512Floats
+#include <lazyllm/nn/kernels/attention.inc>
+#undef LAZYLLM_FLOATS
+LAZYLLM_TARGET_END
+#endif
+
+}  // namespace lazyllm::inline v0::detail
