@@ -3,6 +3,14 @@
 // silenced inside.
 #pragma once
 
+// In front of a loop with at most 16 passes, a constant number: unrolled completely, so that arrays of vectors live in
+// registers.
+#if defined(__clang__)
+#define LAZYLLM_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define LAZYLLM_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 #if defined(__x86_64__)
 
 #if defined(__GNUC__) && !defined(__clang__)
