@@ -22,6 +22,12 @@
 #include <lazyllm/io/gguf_write.hpp>
 #include <lazyllm/io/mapped_file.hpp>
 #include <lazyllm/lazy.hpp>
+#include <lazyllm/nn/attention.hpp>
+#include <lazyllm/nn/attention_scratch.hpp>
+#include <lazyllm/nn/rms_norm.hpp>
+#include <lazyllm/nn/rope.hpp>
+#include <lazyllm/nn/softmax.hpp>
+#include <lazyllm/nn/swiglu.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
@@ -34,10 +40,6 @@
 #include <lazyllm/quant/f16.hpp>
 #include <lazyllm/quant/f32.hpp>
 #include <lazyllm/quant/format.hpp>
-#include <lazyllm/quant/kernels/avx2.hpp>
-#include <lazyllm/quant/kernels/avx512vnni.hpp>
-#include <lazyllm/quant/kernels/portable.hpp>
-#include <lazyllm/quant/kernels/tile.hpp>
 #include <lazyllm/quant/matmul.hpp>
 #include <lazyllm/quant/packed_matrix.hpp>
 #include <lazyllm/quant/panel.hpp>
@@ -47,9 +49,9 @@
 #include <lazyllm/quant/rounding.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 #include <lazyllm/simd/isa.hpp>
-#include <lazyllm/simd/kernels/quantize_block.hpp>
 #include <lazyllm/simd/quantized_rows.hpp>
 #include <lazyllm/simd/target_region.hpp>
+#include <lazyllm/simd/vector_ops.hpp>
 #include <lazyllm/text/byte_alphabet.hpp>
 #include <lazyllm/text/byte_pair_merger.hpp>
 #include <lazyllm/text/pre_tokenizer.hpp>

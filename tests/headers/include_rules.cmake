@@ -1,6 +1,7 @@
 # Checks every include under ROOT/lazyllm against the layers: includes point down only, siblings never include each
 # other, and what lazy.hpp reaches needs nothing but the standard library.
 #   cmake -D ROOT=include -P include_rules.cmake
+# A .inc file is text that headers include several times, once an ISA: it has a folder but includes nothing.
 # With EXPECT_VIOLATIONS it passes only if each file of ROOT whose first line is `// violates: TEXT` yields TEXT.
 cmake_policy(SET CMP0057 NEW)
 
@@ -37,8 +38,8 @@ endmacro()
 
 file(GLOB_RECURSE headers RELATIVE ${ROOT} ${ROOT}/lazyllm/*)
 foreach(header IN LISTS headers)
-  if(NOT header MATCHES "\\.hpp$")
-    violation("${header}: not a header")
+  if(NOT header MATCHES "\\.(hpp|inc)$")
+    violation("${header}: neither .hpp nor .inc")
     continue()
   endif()
   folder_of(${header} folder)
@@ -46,11 +47,14 @@ foreach(header IN LISTS headers)
     violation("${header}: folder ${folder} has no layer")
   endif()
   file(STRINGS ${ROOT}/${header} pragma REGEX "^#pragma once$")
-  if(NOT pragma)
+  if(header MATCHES "hpp$" AND NOT pragma)
     violation("${header}: no #pragma once")
   endif()
   file(STRINGS ${ROOT}/${header} lines REGEX "^[ \t]*#[ \t]*include")
   set(includes_${header} "")
+  if(lines AND header MATCHES "inc$")
+    violation("${header}: a .inc file must not include anything")
+  endif()
   foreach(line IN LISTS lines)
     if(NOT line MATCHES "include[ \t]*<([^>]+)>")
       violation("${header}: include without <>: ${line}")

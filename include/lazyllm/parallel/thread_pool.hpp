@@ -30,14 +30,14 @@ class ThreadPool {
   explicit ThreadPool(std::size_t threads) {
     const std::size_t workers = std::max<std::size_t>(threads, 1) - 1;
     workers_.reserve(workers);
-    for (std::size_t i = 0; i < workers; ++i) workers_.emplace_back([this] { work(); });
+    try {
+      for (std::size_t i = 0; i < workers; ++i) workers_.emplace_back([this] { work(); });
+    } catch (...) {  // the system has no more threads: end those that started
+      stop();
+      throw;
+    }
   }
-  ~ThreadPool() {
-    stop_.store(true);
-    state_.fetch_add(generation_step);
-    state_.notify_all();
-    for (std::thread& worker : workers_) worker.join();
-  }
+  ~ThreadPool() { stop(); }
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
@@ -97,6 +97,13 @@ class ThreadPool {
     // Close the job: no claim can succeed until the next one opens.
     state_.store(generation | chunk_mask, std::memory_order_relaxed);
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
+
+  void stop() {
+    stop_.store(true);
+    state_.fetch_add(generation_step);
+    state_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
   }
 
   void claim_chunks(std::uint64_t generation) {

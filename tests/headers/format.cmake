@@ -1,0 +1,12 @@
+# Every file of FILES is as CLANG_FORMAT prints it (--dry-run complains about `namespace a::inline b` without a change).
+set(unformatted "")
+foreach(file IN LISTS FILES)
+  execute_process(COMMAND ${CLANG_FORMAT} ${file} OUTPUT_VARIABLE formatted COMMAND_ERROR_IS_FATAL ANY)
+  file(READ ${file} text)
+  if(NOT text STREQUAL formatted)
+    string(APPEND unformatted "\n  ${file}")
+  endif()
+endforeach()
+if(unformatted)
+  message(FATAL_ERROR "clang-format -i changes:${unformatted}")
+endif()
