@@ -25,6 +25,14 @@ TEST_CASE("without contracts a condition is not evaluated") {
 #else
 TEST_CASE("a broken contract throws logic_error with the place and the condition") {
   CHECK(checked_half(8) == 4);
+  const int line_of_contract = __LINE__;
+  try {
+    LAZYLLM_EXPECTS(1 + 1 == 3);
+    FAIL("the contract did not throw");
+  } catch (const std::logic_error& error) {
+    const std::string place = "contract_test.cpp:" + std::to_string(line_of_contract + 2) + ": expected 1 + 1 == 3";
+    CHECK(std::string(error.what()).find(place) != std::string::npos);
+  }
   try {
     static_cast<void>(checked_half(7));
     FAIL("the contract did not throw");
