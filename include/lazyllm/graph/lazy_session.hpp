@@ -40,8 +40,8 @@ struct SessionOptions {
   /// false: decode steps never revive; each layer selects among the tokens that have K and V there.
   bool revive_in_decode = true;
   /// Called for every selection, in order. The first prefill is step 0.
-  std::function<void(const Selection&)> on_select;
-  PrefillHook on_prefill_layer;  ///< for every prefill of the session
+  std::function<void(const Selection&)> on_select = {};
+  PrefillHook on_prefill_layer = {};  ///< for every prefill of the session
 };
 
 /// Thrown out of a prefill that a PrefillHook stopped. The session is not usable afterwards.
