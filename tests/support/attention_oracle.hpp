@@ -1,0 +1,92 @@
+// Attention in double precision, one row and head at a time, with a bound for what float arithmetic may differ by.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <lazyllm/core/kv_store.hpp>
+#include <lazyllm/core/types.hpp>
+#include <random>
+#include <span>
+#include <vector>
+
+namespace lazyllm::test {
+
+/// K and V in two plain arrays [kv_head, token, head_dim].
+struct ArrayKv {
+  ArrayKv(std::size_t heads, std::size_t tokens, std::size_t dim)
+      : heads_(heads), tokens_(tokens), dim_(dim), keys(heads * tokens * dim), values(keys.size()) {}
+
+  [[nodiscard]] std::size_t at(std::size_t kv_head, TokenIndex token) const {
+    return (kv_head * tokens_ + token) * dim_;
+  }
+  [[nodiscard]] const float* key(std::size_t kv_head, TokenIndex token) const { return &keys[at(kv_head, token)]; }
+  [[nodiscard]] const float* value(std::size_t kv_head, TokenIndex token) const { return &values[at(kv_head, token)]; }
+  [[nodiscard]] std::size_t kv_head_count() const { return heads_; }
+  [[nodiscard]] std::size_t head_dim() const { return dim_; }
+
+  std::size_t heads_, tokens_, dim_;
+  std::vector<float> keys, values;
+};
+static_assert(KeyValueReader<ArrayKv>);
+
+struct AttentionAnswer {
+  std::vector<double> out;            // [head_dim]
+  std::vector<double> out_bound;      // [head_dim] largest difference that float arithmetic explains
+  std::vector<double> probabilities;  // [keys]
+  double probability_bound = 0.0;     // relative
+};
+
+/// One query (of one head) against the keys <= position. `exact_scores`: inputs whose products and sums are exact.
+inline AttentionAnswer attention_oracle(std::span<const float> query, double scale, TokenIndex position,
+                                        std::span<const TokenIndex> keys, const ArrayKv& kv, std::size_t kv_head,
+                                        bool exact_scores = false) {
+  constexpr double unit = 0x1p-24;  // relative error of one float operation
+  const std::size_t dim = query.size();
+  AttentionAnswer answer;
+  answer.out.assign(dim, 0.0);
+  answer.out_bound.assign(dim, 0.0);
+  answer.probabilities.assign(keys.size(), 0.0);
+  std::vector<double> scores(keys.size(), -HUGE_VAL);
+  double max = -HUGE_VAL;
+  double score_error = 0.0;
+  for (std::size_t k = 0; k < keys.size() && keys[k] <= position; ++k) {
+    double dot = 0.0;
+    double magnitude = 0.0;
+    for (std::size_t i = 0; i < dim; ++i) {
+      const double product = scale * static_cast<double>(query[i]) * static_cast<double>(kv.key(kv_head, keys[k])[i]);
+      dot += product;
+      magnitude += std::fabs(product);
+    }
+    scores[k] = dot;
+    max = std::fmax(max, dot);
+    // One rounding of query * scale, two a dimension (one with fma), one of score - max.
+    score_error = std::fmax(score_error, (2.0 * static_cast<double>(dim) + 2.0) * unit * magnitude);
+  }
+  if (exact_scores) score_error = 0.0;
+  double sum = 0.0;
+  for (std::size_t k = 0; k < keys.size(); ++k) sum += answer.probabilities[k] = std::exp(scores[k] - max);
+  for (double& p : answer.probabilities) p /= sum;
+  // Numerator and denominator: a score's error each, the exponential's 3e-7 each, rescaling by a rising maximum (at
+  // most one exponential and one product a tile of 64 keys and a merge a segment), summing n terms.
+  const double tiles = static_cast<double>(keys.size()) / 64.0 + 1.0;
+  answer.probability_bound = 2.0 * (std::expm1(2.0 * score_error) + 3e-7 * (1.0 + 2.0 * tiles)) +
+                             (static_cast<double>(keys.size()) + 8.0) * unit;
+  for (std::size_t i = 0; i < dim; ++i) {
+    double magnitude = 0.0;
+    for (std::size_t k = 0; k < keys.size() && keys[k] <= position; ++k) {
+      const double term = answer.probabilities[k] * static_cast<double>(kv.value(kv_head, keys[k])[i]);
+      answer.out[i] += term;
+      magnitude += std::fabs(term);
+    }
+    answer.out_bound[i] =
+        magnitude * (answer.probability_bound + 2.0 * (static_cast<double>(keys.size()) + 8.0) * unit) + 1e-37;
+  }
+  return answer;
+}
+
+inline void fill_normal(std::span<float> values, std::mt19937& random, float deviation = 1.0f) {
+  std::normal_distribution<float> normal(0.0f, deviation);
+  for (float& value : values) value = normal(random);
+}
+
+}  // namespace lazyllm::test
