@@ -1,0 +1,100 @@
+// A model graph made of naive_llama.hpp, to test the engine without the library's model: float rows in and out, double
+// inside. It throws when a step breaks the engine's promises: no token twice at a layer, none skips one, keys have K
+// and V, everything ascending.
+#pragma once
+
+#include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/model_graph.hpp>
+
+#include "support/naive_llama.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace lazyllm::test {
+
+class NaiveGraph {
+ public:
+  explicit NaiveGraph(const NaiveLlama& model) : model_(model) {}
+
+  [[nodiscard]] std::size_t layer_count() const { return model_.layers.size(); }
+  [[nodiscard]] std::size_t head_count() const { return model_.heads; }
+  [[nodiscard]] std::size_t hidden_dim() const { return model_.hidden_dim; }
+  [[nodiscard]] std::size_t vocab_size() const { return model_.vocab_size; }
+
+  void embed(std::span<const TokenId> ids, Rows hidden) const {
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+      write(naive_embedding(model_, static_cast<std::size_t>(ids[i])), hidden.row(i));
+    }
+  }
+
+  void project(ConstRows hidden, Rows logits) const {
+    for (std::size_t r = 0; r < hidden.rows(); ++r) write(naive_logits(model_, read(hidden.row(r))), logits.row(r));
+  }
+
+  void run_layer(const LayerStep& step) {
+    check(step);
+    for (std::size_t r = 0; r < step.rows.size(); ++r) {
+      key_values_[{step.layer, step.rows[r]}] =
+          naive_key_value(model_, step.layer, read(step.hidden.row(r)), step.rows[r]);
+    }
+    for (std::size_t r = step.rows.size() - step.outputs; r < step.rows.size(); ++r) {
+      std::vector<const NaiveKeyValue*> keys;
+      for (const TokenIndex key : step.keys) {
+        if (key <= step.rows[r]) keys.push_back(&key_values_.at({step.layer, key}));
+      }
+      const NaiveOutput output = naive_layer(model_, step.layer, read(step.hidden.row(r)), step.rows[r], keys);
+      write(output.hidden, step.hidden.row(r));
+      const std::size_t from_end = step.rows.size() - r;
+      if (from_end > step.scores.query_rows()) continue;
+      for (std::size_t head = 0; head < model_.heads; ++head) {
+        const std::span<float> probs = step.scores.row(step.scores.query_rows() - from_end, head);
+        std::fill(probs.begin(), probs.end(), 0.0f);
+        write(output.probs[head], probs.first(keys.size()));
+      }
+    }
+  }
+
+ private:
+  static Vector read(std::span<const float> row) { return {row.begin(), row.end()}; }
+  static void write(const Vector& values, std::span<float> row) {
+    std::transform(values.begin(), values.end(), row.begin(), [](double v) { return static_cast<float>(v); });
+  }
+
+  void check(const LayerStep& step) const {
+    const auto require = [&](bool condition, const char* what) {
+      if (!condition) throw std::logic_error("layer " + std::to_string(step.layer) + ": " + what);
+    };
+    const auto ascending = [](std::span<const TokenIndex> tokens) {
+      return std::adjacent_find(tokens.begin(), tokens.end(), std::greater_equal<>()) == tokens.end();
+    };
+    require(ascending(step.rows) && ascending(step.keys), "rows or keys do not ascend");
+    require(!step.rows.empty() && step.rows.back() == step.keys.back(), "the last token does not run");
+    require(std::includes(step.keys.begin(), step.keys.end(), step.rows.begin(), step.rows.end()),
+            "a row is not among the keys");
+    require(step.hidden.rows() == step.rows.size() && step.outputs >= 1 && step.outputs <= step.rows.size(),
+            "sizes disagree");
+    for (const TokenIndex row : step.rows) {
+      require(!key_values_.contains({step.layer, row}), "a token is computed twice");
+      require(step.layer == 0 || key_values_.contains({step.layer - 1, row}), "a token skips a layer");
+    }
+    for (const TokenIndex key : step.keys) {
+      require(key_values_.contains({step.layer, key}) || std::binary_search(step.rows.begin(), step.rows.end(), key),
+              "a key has no K and V");
+    }
+  }
+
+  const NaiveLlama& model_;
+  std::map<std::pair<LayerIndex, TokenIndex>, NaiveKeyValue> key_values_;
+};
+static_assert(LanguageGraph<NaiveGraph>);
+
+}  // namespace lazyllm::test

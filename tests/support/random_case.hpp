@@ -1,0 +1,196 @@
+// Random LazyLLM runs for tests: a model, schedules, prompts and generated tokens, with what the naive reference says
+// must happen, and how far float arithmetic may stray from it.
+#pragma once
+
+#include "support/naive_lazy.hpp"
+#include "support/naive_llama.hpp"
+#include "support/random_model.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace lazyllm::test {
+
+struct Turn {
+  bool decode = false;
+  std::vector<std::size_t> ids;
+};
+
+struct RandomCase {
+  NaiveLlama model;
+  NaiveSchedule prefill, decode;
+  std::string prefill_text, decode_text;  // the same in the library's notation
+  NaiveDecode mode = NaiveDecode::scheduled;
+  std::vector<Turn> turns;
+  std::size_t context_size = 0;
+};
+
+/// One step of the reference, and the bound of a float implementation's error in its logits.
+struct Expected {
+  NaiveStep step;
+  std::vector<std::size_t> depths;  // by token, after the step
+  double logit_bound = 0;
+};
+
+inline NaiveKeep random_keep(Random& random, std::string& text) {
+  char digits[16];
+  NaiveKeep keep;
+  switch (random.integer(0, 11)) {
+    case 0:
+      text += "0";
+      keep = {NaiveKeep::Kind::tokens, 0};
+      break;
+    case 1:
+      text += "1.0";
+      keep = {NaiveKeep::Kind::thousandths, 1000};
+      break;
+    case 2:
+      text += "0.0";
+      keep = {NaiveKeep::Kind::thousandths, 0};
+      break;
+    case 3: [[fallthrough]];
+    case 4: [[fallthrough]];
+    case 5: [[fallthrough]];
+    case 6:
+      keep = {NaiveKeep::Kind::thousandths, random.integer(1, 999)};
+      std::snprintf(digits, sizeof(digits), "0.%03u", static_cast<unsigned>(keep.value));
+      text += digits;
+      break;
+    case 7: [[fallthrough]];
+    case 8:
+      keep = {NaiveKeep::Kind::tokens, random.integer(1, 20)};
+      text += std::to_string(keep.value);
+      break;
+    default: keep = {NaiveKeep::Kind::percentile, random.integer(0, 99)}; text += "p" + std::to_string(keep.value);
+  }
+  return keep;
+}
+
+/// Entries at about half of the layers; each layer, the first and the last too, has its turn.
+inline NaiveSchedule random_schedule(Random& random, std::size_t layers, std::string& text) {
+  NaiveSchedule schedule;
+  for (std::size_t layer = 0; layer < layers; ++layer) {
+    if (!random.chance(0.5)) continue;
+    text += (text.empty() ? "" : ",") + std::to_string(layer) + ":";
+    schedule[layer] = random_keep(random, text);
+  }
+  if (text.empty()) text = "none";
+  return schedule;
+}
+
+inline RandomCase random_case(std::uint64_t seed) {
+  Random random(seed);
+  RandomCase result;
+  result.model = random_llama(random);
+  const std::size_t layers = result.model.layers.size();
+  result.prefill = random_schedule(random, layers, result.prefill_text);
+  switch (random.integer(0, 7)) {
+    case 0: result.decode_text = "none"; break;
+    case 1: result.mode = NaiveDecode::cached; [[fallthrough]];
+    case 2: [[fallthrough]];
+    case 3: [[fallthrough]];
+    case 4: result.decode = random_schedule(random, layers, result.decode_text); break;
+    case 5: result.mode = NaiveDecode::cached; [[fallthrough]];
+    default: result.decode = result.prefill; result.decode_text = result.prefill_text;
+  }
+
+  const auto add_turn = [&](bool decode, std::size_t count) {
+    Turn turn{decode, {}};
+    for (std::size_t i = 0; i < count; ++i) turn.ids.push_back(random.integer(0, result.model.vocab_size - 1));
+    result.turns.push_back(turn);
+    result.context_size += count;
+  };
+  add_turn(false, random.chance(0.3) ? random.integer(1, 3) : random.integer(4, 40));
+  if (random.chance(0.08)) return result;  // the prompt alone fills the context
+  for (std::size_t i = random.integer(4, 9); i > 0; --i) add_turn(true, 1);
+  if (random.chance(0.25)) {  // a second question in the same session
+    add_turn(false, random.integer(1, 6));
+    for (std::size_t i = random.integer(1, 3); i > 0; --i) add_turn(true, 1);
+  }
+  if (random.chance(0.5)) result.context_size += random.integer(1, 10);
+  return result;
+}
+
+/// What float arithmetic makes of a model is, to first order, what exact arithmetic makes of a slightly other model: a
+/// float dot product of n terms equals an exact one whose weights are off by about sqrt(n) u relative (u = 2^-24;
+/// roundings add up like a random walk: Higham and Mary, SIAM J. Sci. Comput. 41, 2019). So this model has every weight
+/// off by a random amount of up to sqrt(n) u, n its longest dot product, and every RoPE angle by up to 4 u (frequency,
+/// factor, product, table).
+inline NaiveLlama perturbed(NaiveLlama model, std::size_t context, Random& random) {
+  constexpr double u = 0x1p-24;
+  const std::size_t longest = std::max({model.hidden_dim, model.ffn_dim, model.heads * model.head_dim, context});
+  const double relative = std::sqrt(static_cast<double>(longest)) * u;
+  const auto shake = [&](Weights& weights, double by) {
+    for (float& w : weights) w = static_cast<float>(static_cast<double>(w) * (1 + by * random.uniform()));
+  };
+  shake(model.embedding, relative);
+  shake(model.output_norm, relative);
+  shake(model.head, relative);
+  if (model.rope_factors.empty()) model.rope_factors.assign(model.rope_dim / 2, 1.0f);
+  shake(model.rope_factors, 4 * u);
+  for (NaiveLayer& layer : model.layers) {
+    for (Weights* weights : {&layer.attention_norm, &layer.q, &layer.k, &layer.v, &layer.o, &layer.ffn_norm,
+                             &layer.gate, &layer.up, &layer.down}) {
+      shake(*weights, relative);
+    }
+  }
+  return model;
+}
+
+/// Eight times the largest deviation seen in two perturbed runs (a float run is one more draw of the same kind; eight
+/// times a typical one is out of reach for a sum of many roundings), and 16 u of the largest value for what comes after
+/// the last product: the exponential, its division, the mean over heads.
+inline double float_error_bound(const Vector& exact, const Vector& first, const Vector& second) {
+  double deviation = 0;
+  double largest = 0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    deviation = std::max({deviation, std::abs(first[i] - exact[i]), std::abs(second[i] - exact[i])});
+    largest = std::max(largest, std::abs(exact[i]));
+  }
+  return 8 * deviation + 16 * 0x1p-24 * largest;
+}
+
+/// Whether float arithmetic could decide otherwise: two scores on different sides of the cut lie closer than both their
+/// errors. Scores that are all the same number come from zero queries, where float is exact too.
+inline bool too_close(const NaiveStep& exact, const NaiveStep& first, const NaiveStep& second) {
+  for (std::size_t layer = 0; layer < exact.gap.size(); ++layer) {
+    const Vector& scores = exact.importance[layer];
+    if (scores.empty()) continue;
+    const auto [least, greatest] = std::minmax_element(scores.begin(), scores.end());
+    if (*least == *greatest) continue;
+    const double bound = float_error_bound(scores, first.importance[layer], second.importance[layer]);
+    if (exact.gap[layer] <= 2 * bound) return true;
+  }
+  return false;
+}
+
+/// The reference's run of a case; nothing if one of its cuts is too close for float arithmetic to be sure.
+inline std::optional<std::vector<Expected>> expected_run(const RandomCase& c, std::uint64_t seed) {
+  Random random(seed);
+  const NaiveLlama first_model = perturbed(c.model, c.context_size, random);
+  const NaiveLlama second_model = perturbed(c.model, c.context_size, random);
+  NaiveLazy exact(c.model), first(first_model), second(second_model);
+  std::vector<Expected> result;
+  for (const Turn& turn : c.turns) {
+    const auto run = [&](NaiveLazy& lazy, const NaiveStep* forced) {
+      return turn.decode ? lazy.decode(turn.ids[0], c.decode, c.mode, forced)
+                         : lazy.prefill(turn.ids, c.prefill, forced);
+    };
+    Expected expected{run(exact, nullptr), {}, 0};
+    const NaiveStep first_step = run(first, &expected.step);
+    const NaiveStep second_step = run(second, &expected.step);
+    if (too_close(expected.step, first_step, second_step)) return std::nullopt;
+    expected.logit_bound = float_error_bound(expected.step.logits, first_step.logits, second_step.logits);
+    for (std::size_t token = 0; token < exact.context(); ++token) expected.depths.push_back(exact.depth(token));
+    result.push_back(std::move(expected));
+  }
+  return result;
+}
+
+}  // namespace lazyllm::test
