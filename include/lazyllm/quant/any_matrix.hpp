@@ -31,7 +31,21 @@ class AnyMatrix {
   template <PackableFormat F>
   AnyMatrix(PackedMatrix<F> matrix) : matrix_(std::move(matrix)) {}
 
-  /// `format`: the name of one of the formats above, "Q4_1". Throws Error for any other, and as PackedMatrix::pack.
+  /// Whether there is a format of this name, "Q4_1".
+  [[nodiscard]] static bool supports(std::string_view format) {
+    return each_name([&](std::string_view name) { return name == format; });
+  }
+  /// The names of all formats, for messages: "F32, F16, ...".
+  [[nodiscard]] static std::string format_names() {
+    std::string names;
+    each_name([&](std::string_view name) {
+      names += (names.empty() ? "" : ", ") + std::string(name);
+      return false;
+    });
+    return names;
+  }
+
+  /// `format`: the name of one of the formats above. Throws Error for any other, and as PackedMatrix::pack.
   template <Executor E>
   [[nodiscard]] static AnyMatrix pack(std::string_view format, std::span<const std::byte> stored,
                                       std::size_t out_features, std::size_t in_features, E& executor) {
@@ -69,9 +83,17 @@ class AnyMatrix {
       if (format == Matrix::Format::name) return Matrix::pack(stored, out_features, in_features, executor);
       return pack_as<I + 1>(format, stored, out_features, in_features, executor);
     } else {
-      throw Error(ErrorCode::unsupported,
-                  "weight format " + std::string(format) + ": supported are F32, F16, Q4_0, Q4_1, Q8_0");
+      throw Error(ErrorCode::unsupported, "weight format " + std::string(format) + ": supported are " + format_names());
     }
+  }
+
+  /// f(name) for each format until it returns true.
+  template <class Function>
+  static bool each_name(Function f) {
+    return []<std::size_t... I>(Function & g, std::index_sequence<I...>) {
+      return (g(std::variant_alternative_t<I, Variant>::Format::name) || ...);
+    }
+    (f, std::make_index_sequence<std::variant_size_v<Variant>>{});
   }
 
   Variant matrix_;
