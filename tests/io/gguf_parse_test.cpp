@@ -317,6 +317,8 @@ TEST_CASE("tensors must be aligned and lie inside the file") {
   CHECK(contains(error_of(one({9}, 0, 96)), "36 bytes at offset 96 exceed the data section's 128"));
   CHECK(contains(error_of(one({1}, 0, 160)), "exceed"));
   CHECK(contains(error_of(one({1}, 0, ~std::uint64_t{0} - 31)), "offset 18446744073709551584 exceed"));
+  // Offset and size each fit into 64 bits, their sum wraps to 0.
+  CHECK(contains(error_of(one({~std::uint64_t{0} - 31}, 24, 32)), "18446744073709551584 bytes at offset 32 exceed"));
   CHECK(contains(error_of(one({1}, 0, 4)), "offset 4 is not a multiple of the alignment 32"));
   CHECK(contains(error_of(one({std::uint64_t{1} << 32, std::uint64_t{1} << 32}, 24, 0)), "64 bits"));
   CHECK(contains(error_of(one({16}, 2, 0)), "not whole blocks of 32 (Q4_0)"));
