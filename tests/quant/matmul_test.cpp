@@ -1,0 +1,263 @@
+#include <lazyllm/parallel/thread_pool.hpp>
+#include <lazyllm/quant/f16.hpp>
+#include <lazyllm/quant/f32.hpp>
+#include <lazyllm/quant/matmul.hpp>
+#include <lazyllm/quant/q4_0.hpp>
+#include <lazyllm/quant/q4_1.hpp>
+#include <lazyllm/quant/q8_0.hpp>
+
+#include "support/every_isa.hpp"
+#include "support/matmul_oracle.hpp"
+
+#include <doctest/doctest.h>
+
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <tuple>
+
+using namespace lazyllm;
+
+namespace {
+
+constexpr double unit = 0x1p-24;  // half a unit in the last place of 1.0f
+
+struct NotAnEpilogue {
+  void operator()(float) const {}
+};
+static_assert(!MatmulEpilogue<NotAnEpilogue>);
+static_assert(!MatmulEpilogue<int>);
+
+/// What the stored blocks stand for with all codes zero: the minima of a format that has them.
+template <class F>
+std::vector<float> minima_of(std::span<const std::byte> stored) {
+  std::vector<std::byte> bytes(stored.begin(), stored.end());
+  if constexpr (requires(typename F::Block b) { b.minimum; }) {
+    for (std::size_t i = 0; i < bytes.size(); ++i) {
+      if (i % sizeof(typename F::Block) >= 4) bytes[i] = std::byte{0};
+    }
+    return test::weights_of<F>(bytes);
+  } else {
+    return std::vector<float>(stored.size() / sizeof(typename F::Block) * F::block_size);
+  }
+}
+
+/// Checks one product against both oracles.
+template <class F>
+void check_product(Isa isa, std::span<const std::byte> stored, std::span<const float> values, std::size_t rows,
+                   std::size_t out_features, std::size_t in_features) {
+  CAPTURE(rows);
+  CAPTURE(out_features);
+  CAPTURE(in_features);
+  SerialExecutor executor;
+  const auto weights = test::weights_of<F>(stored);
+  const auto minima = minima_of<F>(stored);
+  const auto matrix = PackedMatrix<F>::pack(stored, out_features, in_features, executor);
+  Activations x(ConstRows(values.data(), rows, in_features));
+  std::vector<float> out(rows * out_features, -777.0f);
+  matmul(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
+  std::size_t wrong = 0;
+  for (std::size_t r = 0; r < rows; ++r) {
+    const auto row = values.subspan(r * in_features, in_features);
+    const std::vector<double> codes = F::Panel::reads_codes ? test::quantized_row(row) : std::vector<double>{};
+    for (std::size_t n = 0; n < out_features; ++n) {
+      const auto w = std::span<const float>(weights).subspan(n * in_features, in_features);
+      const double got = static_cast<double>(out[r * out_features + n]);
+      const test::Product exact = test::dot(row, w);
+      if constexpr (F::Panel::reads_codes) {
+        // Summed are, per block, (integer dot) * scales and minimum * (scaled sum): at most `parts` in magnitude. Each
+        // is rounded twice before it is added, and the running sum once (twice without fused operations) at each.
+        const auto m = std::span<const float>(minima).subspan(n * in_features, in_features);
+        const test::Product product = test::dot(std::span<const double>(codes), w);
+        double parts = 0;
+        for (std::size_t k = 0; k < in_features; ++k) {
+          parts += std::abs(codes[k]) * (std::abs(double{w[k]} - double{m[k]}) + std::abs(double{m[k]}));
+        }
+        const double operations = 4.0 * static_cast<double>(in_features / 32) + 4.0;
+        const double tolerance = operations * unit * parts;
+        wrong += std::abs(got - product.value) <= tolerance ? 0u : 1u;
+        // Against unquantised activations: each is off by at most half a step, largest / 254.
+        double half_steps = 0;
+        for (std::size_t k = 0; k < in_features; ++k) {
+          const std::size_t first = k / 32 * 32;
+          double largest = 0;
+          for (std::size_t i = first; i < first + 32; ++i) largest = std::max(largest, std::abs(double{row[i]}));
+          half_steps += std::abs(double{w[k]}) * largest / 254;
+        }
+        wrong += std::abs(got - exact.value) <= half_steps * (1 + 1e-4) + tolerance ? 0u : 1u;
+      } else {
+        // One rounding a term, of the running sum (two without fused operations).
+        const double tolerance = (2.0 * static_cast<double>(in_features) + 2.0) * unit * exact.magnitude;
+        wrong += std::abs(got - exact.value) <= tolerance ? 0u : 1u;
+      }
+    }
+  }
+  CHECK(wrong == 0);
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("matmul agrees with double precision for sizes around the tiles", F, Q4_0, Q4_1, Q8_0, F16, F32) {
+  test::for_every_isa([](Isa isa) {
+    for (const std::size_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 16, 25, 37}) {
+      for (const std::size_t out_features : {1, 7, 16, 17, 47}) {
+        const std::size_t in_features = 32 * (1 + (rows + out_features) % 5);
+        const auto stored = test::store<F>(test::random_floats(out_features * in_features, 1.0f, 7));
+        const auto values = test::random_floats(rows * in_features, 3.0f, 8);
+        check_product<F>(isa, stored, values, rows, out_features, in_features);
+      }
+    }
+  });
+}
+
+TEST_CASE_TEMPLATE("matmul agrees with double precision for extreme codes and scales", F, Q4_0, Q4_1, Q8_0) {
+  constexpr std::size_t blocks = 6, in_features = 32 * blocks, out_features = 19;
+  constexpr std::array<std::uint16_t, 5> scales{0x0001, 0x03ff, 0x7bff, 0xfbff, 0x0000};  // denormals, largest, zero
+  std::vector<std::byte> stored;
+  for (std::size_t n = 0; n < out_features; ++n) {
+    for (std::size_t b = 0; b < blocks; ++b) {
+      // All codes the lowest, all the highest, or both in turn.
+      std::vector<std::byte> block(sizeof(typename F::Block));
+      const std::size_t kind = (n + b) % 3;
+      for (std::size_t i = 0; i < block.size(); ++i) {
+        const bool high = kind == 1 || (kind == 2 && i % 2 == 0);
+        block[i] = F::Panel::bits == 4 ? std::byte{static_cast<unsigned char>(high ? 0xff : 0x00)}
+                                       : std::byte{static_cast<unsigned char>(high ? 0x7f : 0x80)};  // 127, -128
+      }
+      std::memcpy(block.data(), &scales[(n * blocks + b) % scales.size()], 2);
+      if constexpr (F::Panel::has_minimum) std::memcpy(block.data() + 2, &scales[(n + b + 1) % scales.size()], 2);
+      stored.insert(stored.end(), block.begin(), block.end());
+    }
+  }
+  constexpr std::size_t rows = 14;
+  std::vector<float> values(rows * in_features);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::size_t r = i / in_features, b = i % in_features / 32;
+    const float sign = (r % 3 == 0 || (r % 3 == 1 && i % 2 == 0)) ? 1.0f : -1.0f;
+    const float magnitude = (r + b) % 4 == 0 ? 0.0f : (r + b) % 4 == 1 ? 1e-30f : (r + b) % 4 == 2 ? 1.0f : 1e25f;
+    values[i] = sign * magnitude;
+  }
+  test::for_every_isa([&](Isa isa) { check_product<F>(isa, stored, values, rows, out_features, in_features); });
+}
+
+TEST_CASE_TEMPLATE("Integer sums are exact on every ISA", F, Q4_0, Q4_1, Q8_0) {
+  // Activations are integers with 127 in each block (scale 1), weight scales are small powers of two: every float
+  // operation is exact as well, so that one wrong integer shows.
+  constexpr std::size_t blocks = 5, in_features = 32 * blocks, out_features = 33, rows = 29;
+  std::mt19937 engine(11);
+  const auto below = [&](unsigned n) { return static_cast<int>(engine() % n); };
+  std::vector<typename F::Block> stored(out_features * blocks);
+  for (auto& block : stored) {
+    for (auto& code : block.codes) code = static_cast<std::remove_reference_t<decltype(code)>>(below(256));
+    block.scale = to_float16(std::ldexp(1.0f, -below(3)));
+    if constexpr (F::Panel::has_minimum) block.minimum = to_float16(static_cast<float>(below(9) - 4));
+  }
+  std::vector<float> values(rows * in_features);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 32 == 3 ? 127 : below(255) - 127);
+  std::vector<float> weights(out_features * in_features);
+  F::dequantize(stored, weights);
+  SerialExecutor executor;
+  const auto matrix = PackedMatrix<F>::pack(std::as_bytes(std::span(stored)), out_features, in_features, executor);
+  test::for_every_isa([&](Isa isa) {
+    Activations x(ConstRows(values.data(), rows, in_features));
+    std::vector<float> out(rows * out_features);
+    matmul(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
+    std::size_t wrong = 0;
+    for (std::size_t r = 0; r < rows; ++r) {
+      for (std::size_t n = 0; n < out_features; ++n) {
+        const auto product = test::dot(std::span<const float>(values).subspan(r * in_features, in_features),
+                                       std::span<const float>(weights).subspan(n * in_features, in_features));
+        wrong += static_cast<double>(out[r * out_features + n]) == product.value ? 0u : 1u;
+      }
+    }
+    CHECK(wrong == 0);
+  });
+}
+
+TEST_CASE_TEMPLATE("A row's bits depend neither on its neighbours nor on the threads", F, Q4_0, Q4_1, Q8_0, F16, F32) {
+  constexpr std::size_t in_features = 192, out_features = 83, most = 40;
+  SerialExecutor serial;
+  const auto stored = test::store<F>(test::random_floats(out_features * in_features, 1.0f, 21));
+  const auto values = test::random_floats(most * in_features, 1.0f, 22);
+  const auto matrix = PackedMatrix<F>::pack(stored, out_features, in_features, serial);
+  ThreadPool two(2), three(3);
+  test::for_every_isa([&](Isa isa) {
+    std::vector<float> alone(most * out_features), out(most * out_features);
+    for (std::size_t r = 0; r < most; ++r) {
+      Activations x(ConstRows(values.data() + r * in_features, 1, in_features));
+      matmul(isa, x, matrix, Rows(alone.data() + r * out_features, 1, out_features), serial);
+    }
+    std::size_t wrong = 0;
+    const auto check = [&](std::size_t first, std::size_t rows, auto& executor) {
+      Activations x(ConstRows(values.data() + first * in_features, rows, in_features));
+      matmul(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
+      const float* expected = alone.data() + first * out_features;
+      wrong += std::memcmp(out.data(), expected, rows * out_features * sizeof(float)) == 0 ? 0u : 1u;
+    };
+    for (std::size_t rows = 1; rows <= most; ++rows) {
+      check(most - rows, rows, serial);
+      check((most - rows) / 2, rows, two);
+      check(0, rows, three);
+    }
+    CHECK(wrong == 0);
+  });
+}
+
+TEST_CASE_TEMPLATE("matmul reads and writes rows with a stride, and nothing beside them", F, Q4_1, Q8_0, F16) {
+  constexpr std::size_t in_features = 64, out_features = 21, rows = 9, stride = 40;
+  SerialExecutor executor;
+  const auto stored = test::store<F>(test::random_floats(out_features * in_features, 1.0f, 31));
+  const auto matrix = PackedMatrix<F>::pack(stored, out_features, in_features, executor);
+  const auto values = test::random_floats(rows * 100, 1.0f, 32);
+  std::vector<float> dense;
+  for (std::size_t r = 0; r < rows; ++r) {
+    dense.insert(dense.end(), values.begin() + static_cast<std::ptrdiff_t>(r * 100),
+                 values.begin() + static_cast<std::ptrdiff_t>(r * 100 + in_features));
+  }
+  test::for_every_isa([&](Isa isa) {
+    std::vector<float> expected(rows * out_features), out(rows * stride, -1.0f);
+    Activations plain(ConstRows(dense.data(), rows, in_features));
+    matmul(isa, plain, matrix, Rows(expected.data(), rows, out_features), executor);
+    Activations strided(ConstRows(values.data(), rows, in_features, 100));
+    matmul(isa, strided, matrix, Rows(out.data(), rows, out_features, stride), executor);
+    for (std::size_t r = 0; r < rows; ++r) {
+      for (std::size_t n = 0; n < stride; ++n) {
+        CHECK(out[r * stride + n] == (n < out_features ? expected[r * out_features + n] : -1.0f));
+      }
+    }
+  });
+}
+
+TEST_CASE_TEMPLATE("Epilogues see each sum once", F, Q4_0, F32) {
+  constexpr std::size_t in_features = 64, out_features = 37, rows = 15;
+  ThreadPool executor(2);
+  const auto stored = test::store<F>(test::random_floats(out_features * in_features, 1.0f, 41));
+  const auto matrix = PackedMatrix<F>::pack(stored, out_features, in_features, executor);
+  const auto values = test::random_floats(rows * in_features, 1.0f, 42);
+  const auto start = test::random_floats(rows * out_features, 1.0f, 43);
+  test::for_every_isa([&](Isa isa) {
+    Activations x(ConstRows(values.data(), rows, in_features));
+    std::vector<float> sums(start), added(start), own(start);
+    matmul(isa, x, matrix, Rows(sums.data(), rows, out_features), executor, Store{});
+    matmul(isa, x, matrix, Rows(added.data(), rows, out_features), executor, AddTo{});
+    matmul(isa, x, matrix, Rows(own.data(), rows, out_features), executor,
+           [](std::size_t row, std::size_t column, std::span<const float> s, std::span<float> out) {
+             for (std::size_t i = 0; i < s.size(); ++i) out[i] -= s[i] * static_cast<float>(row * 100 + column + i);
+           });
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+      CHECK(added[i] == start[i] + sums[i]);
+      const float factor = static_cast<float>(i / out_features * 100 + i % out_features);
+      CHECK(own[i] == doctest::Approx(start[i] - sums[i] * factor).epsilon(1e-6));
+    }
+  });
+}
+
+TEST_CASE("A product without rows or columns is nothing") {
+  SerialExecutor executor;
+  const auto matrix = PackedMatrix<Q4_0>::pack({}, 0, 64, executor);
+  std::vector<float> values(64);
+  Activations x(ConstRows(values.data(), 1, 64));
+  CHECK_NOTHROW(matmul(x, matrix, Rows(nullptr, 1, 0), executor));
+  Activations none(ConstRows(nullptr, 0, 64));
+  CHECK_NOTHROW(matmul(none, matrix, Rows(nullptr, 0, 0), executor));
+}
