@@ -22,6 +22,9 @@
 #include <lazyllm/io/gguf_write.hpp>
 #include <lazyllm/io/mapped_file.hpp>
 #include <lazyllm/lazy.hpp>
+#include <lazyllm/llama/config.hpp>
+#include <lazyllm/llama/model.hpp>
+#include <lazyllm/llama/weights.hpp>
 #include <lazyllm/nn/attention.hpp>
 #include <lazyllm/nn/attention_scratch.hpp>
 #include <lazyllm/nn/rms_norm.hpp>
@@ -54,7 +57,10 @@
 #include <lazyllm/simd/vector_ops.hpp>
 #include <lazyllm/text/byte_alphabet.hpp>
 #include <lazyllm/text/byte_pair_merger.hpp>
+#include <lazyllm/text/generator.hpp>
 #include <lazyllm/text/pre_tokenizer.hpp>
+#include <lazyllm/text/sampler.hpp>
+#include <lazyllm/text/stop_strings.hpp>
 #include <lazyllm/text/streaming_decoder.hpp>
 #include <lazyllm/text/tokenizer.hpp>
 #include <lazyllm/text/unicode_tables.hpp>
