@@ -1,0 +1,169 @@
+// What this machine can do at most, measured in the run that reports shares of it: int8 dots, float FMA, memory read.
+// Each number is the best of several short runs on all threads of the executor.
+#pragma once
+
+#include <lazyllm/core/aligned_buffer.hpp>
+#include <lazyllm/parallel/executor.hpp>
+#include <lazyllm/simd/dispatch.hpp>
+#include <lazyllm/simd/isa.hpp>
+#include <lazyllm/simd/target_region.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+namespace lazyllm::bench {
+
+/// In units of 1e9 a second, over all threads. 0: not known for this ISA.
+struct MachinePeak {
+  double int8_gmacs = 0;
+  double float_gmacs = 0;
+  double read_gb_per_s = 0;
+};
+
+// Every loop below keeps 12 independent chains of accumulators, enough to cover the latency of two pipes. The empty asm
+// statements keep the compiler from merging the passes.
+inline constexpr std::size_t peak_chains = 12;
+
+inline double dot_macs(IsaTag<Isa::portable>, std::size_t) { return 0; }
+inline double fma_macs(IsaTag<Isa::portable>, std::size_t) { return 0; }
+
+}  // namespace lazyllm::bench
+
+#if defined(__x86_64__)
+
+LAZYLLM_TARGET_AVX2_BEGIN
+namespace lazyllm::bench {
+
+/// Multiply-adds done: a maddubs + madd + add sequence.
+inline double dot_macs(IsaTag<Isa::avx2>, std::size_t passes) {
+  __m256i sums[peak_chains];
+  __m256i codes = _mm256_set1_epi8(3);
+  const __m256i ones = _mm256_set1_epi16(1);
+  LAZYLLM_UNROLL
+  for (std::size_t i = 0; i < peak_chains; ++i) sums[i] = _mm256_setzero_si256();
+  for (std::size_t p = 0; p < passes; ++p) {
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < peak_chains; ++i) {
+      __asm__ volatile("" : "+x"(codes));
+      sums[i] = _mm256_add_epi32(sums[i], _mm256_madd_epi16(_mm256_maddubs_epi16(codes, codes), ones));
+      __asm__ volatile("" : "+x"(sums[i]));
+    }
+  }
+  return static_cast<double>(passes * peak_chains * 32);
+}
+
+inline double fma_macs(IsaTag<Isa::avx2>, std::size_t passes) {
+  __m256 sums[peak_chains];
+  const __m256 factor = _mm256_set1_ps(0.5f);
+  LAZYLLM_UNROLL
+  for (std::size_t i = 0; i < peak_chains; ++i) sums[i] = factor;
+  for (std::size_t p = 0; p < passes; ++p) {
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < peak_chains; ++i) {
+      sums[i] = _mm256_fmadd_ps(factor, factor, sums[i]);
+      __asm__ volatile("" : "+x"(sums[i]));
+    }
+  }
+  return static_cast<double>(passes * peak_chains * 8);
+}
+
+}  // namespace lazyllm::bench
+LAZYLLM_TARGET_END
+
+LAZYLLM_TARGET_AVX512VNNI_BEGIN
+namespace lazyllm::bench {
+
+inline double dot_macs(IsaTag<Isa::avx512vnni>, std::size_t passes) {
+  __m512i sums[peak_chains];
+  const __m512i codes = _mm512_set1_epi8(3);
+  LAZYLLM_UNROLL
+  for (std::size_t i = 0; i < peak_chains; ++i) sums[i] = _mm512_setzero_si512();
+  for (std::size_t p = 0; p < passes; ++p) {
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < peak_chains; ++i) {
+      sums[i] = _mm512_dpbusd_epi32(sums[i], codes, codes);
+      __asm__ volatile("" : "+v"(sums[i]));
+    }
+  }
+  return static_cast<double>(passes * peak_chains * 64);
+}
+
+inline double fma_macs(IsaTag<Isa::avx512vnni>, std::size_t passes) {
+  __m512 sums[peak_chains];
+  const __m512 factor = _mm512_set1_ps(0.5f);
+  LAZYLLM_UNROLL
+  for (std::size_t i = 0; i < peak_chains; ++i) sums[i] = factor;
+  for (std::size_t p = 0; p < passes; ++p) {
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < peak_chains; ++i) {
+      sums[i] = _mm512_fmadd_ps(factor, factor, sums[i]);
+      __asm__ volatile("" : "+v"(sums[i]));
+    }
+  }
+  return static_cast<double>(passes * peak_chains * 16);
+}
+
+}  // namespace lazyllm::bench
+LAZYLLM_TARGET_END
+
+#endif
+
+namespace lazyllm::bench {
+
+/// The best rate of `work`, which returns how much it did, in 1e9 a second.
+template <class Work>
+double best_rate(std::size_t repeats, Work&& work) {
+  using Clock = std::chrono::steady_clock;
+  double best = 0;
+  for (std::size_t i = 0; i < repeats; ++i) {
+    const auto start = Clock::now();
+    const double done = work();
+    best = std::max(best, done / std::chrono::duration<double>(Clock::now() - start).count() * 1e-9);
+  }
+  return best;
+}
+
+/// Runs `share(index)` on all threads, several times more often than there are threads, and sums what they return.
+template <Executor E, class Share>
+double on_all_threads(E& executor, Share&& share) {
+  std::atomic<std::uint64_t> total{0};
+  executor.parallel_for(8 * executor.concurrency(), [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) total += static_cast<std::uint64_t>(share(i));
+  });
+  return static_cast<double>(total.load());
+}
+
+/// Takes about half a second, and 1 GB of memory while it lasts (more than any cache holds).
+template <Executor E>
+[[nodiscard]] MachinePeak measure_machine_peak(Isa isa, E& executor) {
+  MachinePeak peak;
+  dispatch(isa, [&](auto tag) {
+    constexpr std::size_t passes = 20000;
+    const auto dots = [&] { return on_all_threads(executor, [&](std::size_t) { return dot_macs(tag, passes); }); };
+    const auto fmas = [&] { return on_all_threads(executor, [&](std::size_t) { return fma_macs(tag, passes); }); };
+    peak.int8_gmacs = best_rate(20, dots);
+    peak.float_gmacs = best_rate(20, fmas);
+  });
+  constexpr std::size_t part_words = std::size_t{8} << 20;  // 64 MB
+  const std::size_t parts = 8 * executor.concurrency();
+  AlignedBuffer<std::uint64_t> memory(part_words * parts);
+  std::memset(memory.data(), 1, memory.size() * sizeof(std::uint64_t));
+  peak.read_gb_per_s = best_rate(4, [&] {
+    return on_all_threads(executor, [&](std::size_t part) {
+      const std::uint64_t* p = memory.data() + part * part_words;
+      std::uint64_t sums[8] = {};
+      for (std::size_t i = 0; i < part_words; i += 8) {
+        for (std::size_t j = 0; j < 8; ++j) sums[j] += p[i + j];
+      }
+      for (std::uint64_t& sum : sums) __asm__ volatile("" : "+r"(sum));
+      return static_cast<double>(part_words * sizeof(std::uint64_t));
+    });
+  });
+  return peak;
+}
+
+}  // namespace lazyllm::bench
