@@ -4,6 +4,7 @@
 
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/parallel/executor.hpp>
+#include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 #include <lazyllm/simd/isa.hpp>
 #include <lazyllm/simd/target_region.hpp>
@@ -27,6 +28,7 @@ struct MachinePeak {
 // Every loop below keeps 12 independent chains of accumulators, enough to cover the latency of two pipes. The empty asm
 // statements keep the compiler from merging the passes.
 inline constexpr std::size_t peak_chains = 12;
+inline constexpr std::size_t peak_passes = 20000;
 
 inline double dot_macs(IsaTag<Isa::portable>, std::size_t) { return 0; }
 inline double fma_macs(IsaTag<Isa::portable>, std::size_t) { return 0; }
@@ -137,16 +139,29 @@ double on_all_threads(E& executor, Share&& share) {
   return static_cast<double>(total.load());
 }
 
+/// Float multiply-adds of `executor`, in 1e9 a second. 0: not known for this ISA.
+template <Executor E>
+[[nodiscard]] double measure_float_peak(Isa isa, E& executor) {
+  return dispatch(isa, [&](auto tag) {
+    return best_rate(20,
+                     [&] { return on_all_threads(executor, [&](std::size_t) { return fma_macs(tag, peak_passes); }); });
+  });
+}
+
+/// The same on `threads` threads, with the ISA of this process.
+[[nodiscard]] inline double fma_peak_gmacs(std::size_t threads) {
+  ThreadPool executor(threads);
+  return measure_float_peak(active_isa(), executor);
+}
+
 /// Takes about half a second, and 1 GB of memory while it lasts (more than any cache holds).
 template <Executor E>
 [[nodiscard]] MachinePeak measure_machine_peak(Isa isa, E& executor) {
   MachinePeak peak;
-  dispatch(isa, [&](auto tag) {
-    constexpr std::size_t passes = 20000;
-    const auto dots = [&] { return on_all_threads(executor, [&](std::size_t) { return dot_macs(tag, passes); }); };
-    const auto fmas = [&] { return on_all_threads(executor, [&](std::size_t) { return fma_macs(tag, passes); }); };
-    peak.int8_gmacs = best_rate(20, dots);
-    peak.float_gmacs = best_rate(20, fmas);
+  peak.float_gmacs = measure_float_peak(isa, executor);
+  peak.int8_gmacs = dispatch(isa, [&](auto tag) {
+    return best_rate(20,
+                     [&] { return on_all_threads(executor, [&](std::size_t) { return dot_macs(tag, peak_passes); }); });
   });
   constexpr std::size_t part_words = std::size_t{8} << 20;  // 64 MB
   const std::size_t parts = 8 * executor.concurrency();
