@@ -86,6 +86,15 @@ Llama(std::shared_ptr<const LlamaWeights<W>>, E&, std::size_t) -> Llama<W, E>;
 
 namespace detail {
 
+/// A matmul's epilogue: adds one number per output, or nothing where there is no bias.
+struct StoreWithBias {
+  std::span<const float> bias;
+  void operator()(std::size_t, std::size_t column, std::span<const float> sums, std::span<float> out) const {
+    for (std::size_t i = 0; i < sums.size(); ++i) out[i] = bias.empty() ? sums[i] : sums[i] + bias[column + i];
+  }
+};
+static_assert(MatmulEpilogue<StoreWithBias>);
+
 inline std::size_t checked_context(const LlamaConfig& config, std::size_t context_size) {
   if (context_size == 0 || context_size > config.context_length) {
     throw Error(ErrorCode::limit, "a context of " + std::to_string(context_size) +
@@ -147,8 +156,8 @@ void Llama<W, E, Layout>::run_tile(const LayerStep& step, std::size_t first, std
   scratch_.input.assign(normed);
   const Rows key = tile(scratch_.key, count, kv_dim);
   const Rows value = tile(scratch_.value, count, kv_dim);
-  matmul(scratch_.input, w.key, key, executor_);
-  matmul(scratch_.input, w.value, value, executor_);
+  matmul(scratch_.input, w.key, key, executor_, detail::StoreWithBias{w.key_bias});
+  matmul(scratch_.input, w.value, value, executor_, detail::StoreWithBias{w.value_bias});
   rope(rope_, c.rope_pairing, positions, c.head_dim, key, executor_);
   for (std::size_t r = 0; r < count; ++r) cache.store(positions[r], key.row(r), value.row(r));
 
@@ -162,7 +171,7 @@ void Llama<W, E, Layout>::run_tile(const LayerStep& step, std::size_t first, std
   if (skip != 0) scratch_.input.assign(normed.middle_rows(skip, outputs));
 
   const Rows query = tile(scratch_.query, outputs, query_dim);
-  matmul(scratch_.input, w.query, query, executor_);
+  matmul(scratch_.input, w.query, query, executor_, detail::StoreWithBias{w.query_bias});
   rope(rope_, c.rope_pairing, output_positions, c.head_dim, query, executor_);
 
   // The part of the scores that this tile's rows fill: the score rows are the last rows of the whole step.

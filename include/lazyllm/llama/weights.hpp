@@ -49,7 +49,8 @@ using WeightMatrix = typename detail::MatrixOf<W>::type;
 
 template <WeightChoice W>
 struct LlamaLayerWeights {
-  std::vector<float> attention_norm;             // [hidden_dim]
+  std::vector<float> attention_norm;                    // [hidden_dim]
+  std::vector<float> query_bias, key_bias, value_bias;  // by output; empty where the file has none (Qwen2 has them)
   WeightMatrix<W> query, key, value, attention;  // [heads * head_dim | kv_heads * head_dim (2) | hidden_dim, ...]
   std::vector<float> ffn_norm;                   // [hidden_dim]
   WeightMatrix<W> gate, up, down;                // [ffn_dim (2), hidden_dim], [hidden_dim, ffn_dim]
@@ -144,7 +145,7 @@ class TensorLoader {
   void check_all_used() const {
     for (const GgufTensor& tensor : gguf_.tensors()) {
       if (!used_.contains(tensor.name)) {
-        unsupported_model("tensor " + gguf_quoted(tensor.name), "the tensors of a Llama model without biases");
+        unsupported_model("tensor " + gguf_quoted(tensor.name), "the tensors of a Llama or Qwen2 model");
       }
     }
   }
@@ -216,8 +217,14 @@ std::shared_ptr<const LlamaWeights<W>> LlamaWeights<W>::load(const MappedFile& f
     const auto matrix = [&](const char* name, std::size_t out_features, std::size_t in_features) {
       return loader.template matrix<WeightMatrix<W>>(prefix + name, out_features, in_features);
     };
+    const auto bias = [&](const char* name, std::size_t size) {
+      return loader.has(prefix + name) ? loader.vector(prefix + name, size) : std::vector<float>();
+    };
     weights->layers_.push_back({
         .attention_norm = loader.vector(prefix + "attn_norm.weight", hidden),
+        .query_bias = bias("attn_q.bias", query_dim),
+        .key_bias = bias("attn_k.bias", kv_dim),
+        .value_bias = bias("attn_v.bias", kv_dim),
         .query = matrix("attn_q.weight", query_dim, hidden),
         .key = matrix("attn_k.weight", kv_dim, hidden),
         .value = matrix("attn_v.weight", kv_dim, hidden),

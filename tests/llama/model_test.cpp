@@ -1,0 +1,240 @@
+#include <lazyllm/graph/lazy_session.hpp>
+#include <lazyllm/io/gguf_parse.hpp>
+#include <lazyllm/io/mapped_file.hpp>
+#include <lazyllm/llama/model.hpp>
+#include <lazyllm/prune/top_k_policy.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support/random_model.hpp"
+#include "support/temporary_directory.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+using namespace lazyllm;
+using namespace lazyllm::test;
+
+namespace {
+
+using Shared = std::shared_ptr<const LlamaWeights<AsStored>>;
+
+static_assert(LanguageGraph<Llama<>>);
+static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, HeadMajor>>);
+
+Shared load(const GgufWriter& writer) {
+  const TemporaryDirectory directory;
+  writer.save(directory.path() / "model.gguf");
+  const MappedFile file(directory.path() / "model.gguf");
+  SerialExecutor executor;
+  return LlamaWeights<AsStored>::load(file, parse_gguf(file.bytes()), executor);
+}
+
+/// A model whose matrices are Q4_1 and Q8_0, wide enough for integer kernels: 64 hidden, 4 heads over 2.
+Shared quantised_model(std::size_t context = 2048) {
+  Random random(5);
+  GgufWriter writer;
+  writer.add("general.architecture", std::string("llama"));
+  const auto number = [&](const char* key, std::size_t value) {
+    writer.add(std::string("llama.") + key, static_cast<std::uint32_t>(value));
+  };
+  number("block_count", 3);
+  number("context_length", context);
+  number("embedding_length", 64);
+  number("feed_forward_length", 96);
+  number("attention.head_count", 4);
+  number("attention.head_count_kv", 2);
+  writer.add("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  std::vector<std::unique_ptr<std::vector<std::byte>>> storage;
+  const auto matrix = [&]<class F>(F, GgufType type, const std::string& name, std::size_t rows, std::size_t cols) {
+    const Weights weights = random_matrix(random, rows, cols, 1.2);
+    std::vector<typename F::Block> blocks(weights.size() / F::block_size);
+    F::quantize(weights, blocks);
+    storage.push_back(std::make_unique<std::vector<std::byte>>(blocks.size() * sizeof(typename F::Block)));
+    std::memcpy(storage.back()->data(), blocks.data(), storage.back()->size());
+    writer.add_tensor(name, type, {cols, rows}, *storage.back());
+  };
+  const Weights ones(64, 1.0f);
+  const auto norm = [&](const std::string& name) {
+    writer.add_tensor(name, GgufType::f32, {64}, std::as_bytes(std::span(ones)));
+  };
+  matrix(Q8_0{}, GgufType::q8_0, "token_embd.weight", 96, 64);
+  norm("output_norm.weight");
+  for (int layer = 0; layer < 3; ++layer) {
+    const std::string prefix = "blk." + std::to_string(layer) + ".";
+    norm(prefix + "attn_norm.weight");
+    matrix(Q4_1{}, GgufType::q4_1, prefix + "attn_q.weight", 64, 64);
+    matrix(Q4_1{}, GgufType::q4_1, prefix + "attn_k.weight", 32, 64);
+    matrix(Q4_0{}, GgufType::q4_0, prefix + "attn_v.weight", 32, 64);
+    matrix(Q4_1{}, GgufType::q4_1, prefix + "attn_output.weight", 64, 64);
+    norm(prefix + "ffn_norm.weight");
+    matrix(Q4_1{}, GgufType::q4_1, prefix + "ffn_gate.weight", 96, 64);
+    matrix(Q4_1{}, GgufType::q4_1, prefix + "ffn_up.weight", 96, 64);
+    matrix(F16{}, GgufType::f16, prefix + "ffn_down.weight", 64, 96);
+  }
+  return load(writer);
+}
+
+std::vector<TokenId> prompt(std::size_t size, std::size_t vocab = 96) {
+  std::vector<TokenId> ids(size);
+  for (std::size_t i = 0; i < size; ++i) ids[i] = static_cast<TokenId>((i * i * 7 + i * 3 + 1) % vocab);
+  return ids;
+}
+
+SessionOptions options(std::size_t context) {
+  SessionOptions result;
+  result.context_size = context;
+  return result;
+}
+
+std::vector<float> copy(std::span<const float> values) { return {values.begin(), values.end()}; }
+
+/// Logits of a prefill and four decode steps.
+template <class Graph, class Policy>
+std::vector<std::vector<float>> run(Graph& graph, Policy policy, std::span<const TokenId> ids) {
+  LazySession session(graph, std::move(policy), options(ids.size() + 4));
+  std::vector<std::vector<float>> logits{copy(session.prefill(ids))};
+  for (TokenId id = 1; id < 5; ++id) logits.push_back(copy(session.decode(id)));
+  return logits;
+}
+
+/// The dense model without the engine: every layer over all tokens at once.
+std::vector<float> plain_loop(const Shared& weights, std::span<const TokenId> ids) {
+  ThreadPool pool(2);
+  Llama graph(weights, pool, ids.size());
+  std::vector<TokenIndex> all(ids.size());
+  std::iota(all.begin(), all.end(), TokenIndex{0});
+  std::vector<float> hidden(ids.size() * graph.hidden_dim()), logits(graph.vocab_size());
+  const Rows rows(hidden.data(), ids.size(), graph.hidden_dim());
+  graph.embed(ids, rows);
+  for (LayerIndex layer = 0; layer < graph.layer_count(); ++layer) {
+    graph.run_layer({.layer = layer, .rows = all, .keys = all, .outputs = ids.size(), .hidden = rows, .scores = {}});
+  }
+  graph.project(rows.middle_rows(ids.size() - 1, 1), Rows(logits.data(), 1, logits.size()));
+  return logits;
+}
+
+TopKPolicy<> top_k(const char* schedule) { return TopKPolicy<>(MeanOverHeads{}, parse_schedule(schedule)); }
+
+}  // namespace
+
+TEST_CASE("KeepAll, an empty schedule, keep 1.0 and a plain loop without the engine give the same bits") {
+  const Shared weights = quantised_model();
+  for (const std::size_t size : {1u, 2u, 3u, 40u, 256u, 257u, 300u}) {
+    CAPTURE(size);
+    const std::vector<TokenId> ids = prompt(size);
+    ThreadPool pool(2);
+    Llama a(weights, pool, size + 4), b(weights, pool, size + 4), c(weights, pool, size + 4);
+    const auto dense = run(a, KeepAll{}, ids);
+    CHECK(dense == run(b, top_k("none"), ids));
+    CHECK(dense == run(c, top_k("0:1.0,1:p0,2:1.0"), ids));
+    CHECK(dense[0] == plain_loop(weights, ids));
+  }
+}
+
+TEST_CASE("1, 2 and 3 threads, and both cache layouts, give the same bits, dense and pruned") {
+  const Shared weights = quantised_model();
+  const std::vector<TokenId> ids = prompt(300);
+  for (const char* schedule : {"none", "0:0.4,1:20"}) {
+    SerialExecutor serial;
+    Llama reference(weights, serial, 304);
+    const auto expected = run(reference, top_k(schedule), ids);
+    for (const std::size_t threads : {1u, 2u, 3u}) {
+      ThreadPool pool(threads);
+      Llama graph(weights, pool, 304);
+      CHECK(run(graph, top_k(schedule), ids) == expected);
+      Llama<AsStored, ThreadPool, HeadMajor> other(weights, pool, 304);
+      CHECK(run(other, top_k(schedule), ids) == expected);
+    }
+  }
+}
+
+TEST_CASE("A row's output does not depend on the rows that share the call") {
+  const Shared weights = quantised_model();
+  const std::vector<TokenId> ids = prompt(270);
+  ThreadPool pool(2);
+  Llama together(weights, pool, 270), apart(weights, pool, 270);
+  const auto expected = run(together, KeepAll{}, std::span(ids).first(266));
+  LazySession session(apart, KeepAll{}, options(270));
+  std::size_t done = 0;
+  std::vector<float> logits;
+  for (const std::size_t part : {1u, 2u, 5u, 12u, 13u, 33u, 200u}) {
+    logits = copy(session.prefill(std::span(ids).subspan(done, part)));
+    done += part;
+  }
+  REQUIRE(done == 266);
+  CHECK(logits == expected[0]);
+}
+
+TEST_CASE("Scores of the last rows are the same probabilities on both sides of a tile's border") {
+  const Shared weights = quantised_model();
+  const std::vector<TokenId> ids = prompt(258);  // the last tile has two rows
+  std::vector<TokenIndex> all(ids.size());
+  std::iota(all.begin(), all.end(), TokenIndex{0});
+  ThreadPool pool(2);
+  const auto scores = [&](std::size_t query_rows) {
+    Llama graph(weights, pool, ids.size());
+    std::vector<float> hidden(ids.size() * graph.hidden_dim()), probs(query_rows * graph.head_count() * ids.size());
+    const Rows rows(hidden.data(), ids.size(), graph.hidden_dim());
+    graph.embed(ids, rows);
+    graph.run_layer({.layer = 0,
+                     .rows = all,
+                     .keys = all,
+                     .outputs = ids.size(),
+                     .hidden = rows,
+                     .scores = ScoreView(probs.data(), query_rows, graph.head_count(), ids.size())});
+    return probs;
+  };
+  const std::vector<float> five = scores(5), one = scores(1);
+  CHECK(std::equal(one.begin(), one.end(), five.end() - static_cast<std::ptrdiff_t>(one.size())));
+  for (std::size_t row = 0; row < five.size() / ids.size(); ++row) {
+    const auto begin = five.begin() + static_cast<std::ptrdiff_t>(row * ids.size());
+    // 258 rounded probabilities and one rounded reciprocal.
+    CHECK(std::abs(std::accumulate(begin, begin + static_cast<std::ptrdiff_t>(ids.size()), 0.0) - 1.0) < 260 * 0x1p-24);
+  }
+  const std::size_t future = ids.size() - 4;  // the first of the five rows sees nothing after itself
+  CHECK(std::all_of(five.begin() + static_cast<std::ptrdiff_t>(future),
+                    five.begin() + static_cast<std::ptrdiff_t>(ids.size()), [](float p) { return p == 0.0f; }));
+}
+
+TEST_CASE("Sessions that share weights do not disturb each other") {
+  const Shared weights = quantised_model();
+  const std::vector<TokenId> ids = prompt(50);
+  ThreadPool pool(2);
+  Llama alone(weights, pool, 54), first(weights, pool, 60), second(weights, pool, 60);
+  const auto expected = run(alone, top_k("0:0.5"), ids);
+  LazySession a(first, top_k("0:0.5"), options(60)), b(second, top_k("1:3"), options(60));
+  b.prefill(prompt(20));
+  CHECK(copy(a.prefill(ids)) == expected[0]);
+  for (TokenId id = 1; id < 5; ++id) {
+    b.decode(id);
+    CHECK(copy(a.decode(id)) == expected[static_cast<std::size_t>(id)]);
+  }
+}
+
+TEST_CASE("K and V take memory for the tokens computed at each layer") {
+  const Shared weights = quantised_model();
+  ThreadPool pool(1);
+  Llama graph(weights, pool, 100);
+  LazySession session(graph, top_k("0:10,1:5"), options(100));
+  session.prefill(prompt(40));
+  CHECK(graph.kv_bytes() == (40 + 10 + 5) * 2 * 32 * sizeof(float));
+  CHECK(session.aux_bytes() == 35 * 64 * sizeof(float));
+}
+
+TEST_CASE("A context beyond the model's is an error that names both") {
+  const Shared weights = quantised_model(128);
+  ThreadPool pool(1);
+  CHECK_THROWS_WITH_AS((Llama(weights, pool, 129)), doctest::Contains("128"), Error);
+  CHECK_THROWS_AS((Llama(weights, pool, 0)), Error);
+  CHECK_NOTHROW((Llama(weights, pool, 128)));
+}
