@@ -1,0 +1,32 @@
+// Files and numbers from outside: prompt text and ids, the logits file, this process's memory.
+#pragma once
+
+#include <lazyllm/core/types.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace program {
+
+// All throw lazyllm::Error that names the file.
+
+/// All bytes of the file; "-" is standard input.
+std::string read_text(const std::filesystem::path& path);
+
+/// A file that holds a JSON array of token ids.
+std::vector<lazyllm::TokenId> read_ids(const std::filesystem::path& path);
+
+/// There is a prompt, and its ids are in the vocabulary.
+void check_prompt(std::span<const lazyllm::TokenId> prompt, std::size_t vocab_size);
+
+/// float32, little endian.
+void write_floats(const std::filesystem::path& path, std::span<const float> values);
+
+/// Most memory that this process has had resident so far.
+std::uint64_t peak_rss_bytes();
+
+}  // namespace program

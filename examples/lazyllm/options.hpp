@@ -1,0 +1,53 @@
+// The command line of the program lazyllm as a struct.
+#pragma once
+
+#include <lazyllm/prune/schedule.hpp>
+#include <lazyllm/text/sampler.hpp>
+
+#include <cstddef>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <variant>
+
+namespace program {
+
+/// A pruning schedule as the user names it: `none` and LAYER:KEEP lists are known at once, `auto` only with the model.
+struct Automatic {};
+using PruneSpec = std::variant<lazyllm::StepSchedule, Automatic>;
+
+/// How decode steps prune: the prefill's schedule, a schedule of their own, or the prefill's without revival.
+struct SameAsPrefill {};
+struct Cached {};
+using DecodePruneSpec = std::variant<SameAsPrefill, Cached, PruneSpec>;
+
+struct PromptText {
+  std::string text;
+};
+struct PromptFile {
+  std::filesystem::path path;  // "-" is standard input
+};
+struct PromptIds {
+  std::filesystem::path path;
+};
+
+struct Options {
+  std::filesystem::path model;
+  std::variant<PromptText, PromptFile, PromptIds> prompt;
+  std::size_t max_tokens = 128;
+  std::optional<std::size_t> threads;
+  std::optional<std::size_t> context_size;
+  lazyllm::SamplerOptions sampler;
+  bool raw = false;
+  bool ignore_end = false;
+  PruneSpec prune;
+  DecodePruneSpec decode_prune;
+  std::filesystem::path logits_file;  // empty: none
+  bool trace = false;
+  bool json = false;
+};
+
+/// The options, or the exit status when the command line is already the end of it (help, version, wrong usage).
+std::variant<Options, int> parse_options(int argc, const char* const* argv);
+
+}  // namespace program
