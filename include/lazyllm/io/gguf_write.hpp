@@ -27,8 +27,8 @@
 
 namespace lazyllm::inline v0 {
 
-/// Collects metadata and tensors, then writes them as often as wanted. What it writes, parse_gguf accepts. Moves, does
-/// not copy.
+/// Collects metadata and tensors, then writes them as often as wanted. Moves, does not copy.
+/// What it writes, parse_gguf accepts, but for a split.count above 1.
 class GgufWriter {
  public:
   GgufWriter() = default;
