@@ -16,6 +16,7 @@ enum class NaivePairing { neighbours, halves };  // RoPE turns (x[2i], x[2i + 1]
 
 struct NaiveLayer {
   Weights attention_norm, q, k, v, o, ffn_norm, gate, up, down;
+  Weights q_bias, k_bias, v_bias;  // empty: none
 };
 
 struct NaiveLlama {
@@ -84,12 +85,18 @@ inline Vector naive_embedding(const NaiveLlama& model, std::size_t id) {
   return {row, row + model.hidden_dim};
 }
 
+inline Vector naive_add(Vector x, const Weights& bias) {
+  for (std::size_t i = 0; i < bias.size(); ++i) x[i] += static_cast<double>(bias[i]);
+  return x;
+}
+
 /// K and V of a token whose input of the layer is `hidden`.
 inline NaiveKeyValue naive_key_value(const NaiveLlama& model, std::size_t layer, const Vector& hidden,
                                      std::size_t position) {
   const NaiveLayer& weights = model.layers[layer];
   const Vector normed = naive_rms_norm(hidden, weights.attention_norm, model.rms_epsilon);
-  NaiveKeyValue result{naive_matvec(weights.k, normed), naive_matvec(weights.v, normed)};
+  NaiveKeyValue result{naive_add(naive_matvec(weights.k, normed), weights.k_bias),
+                       naive_add(naive_matvec(weights.v, normed), weights.v_bias)};
   naive_rope(model, result.key, position);
   return result;
 }
@@ -99,7 +106,8 @@ inline NaiveOutput naive_layer(const NaiveLlama& model, std::size_t layer, const
                                const std::vector<const NaiveKeyValue*>& keys) {
   const NaiveLayer& weights = model.layers[layer];
   const std::size_t dim = model.head_dim;
-  Vector query = naive_matvec(weights.q, naive_rms_norm(hidden, weights.attention_norm, model.rms_epsilon));
+  Vector query = naive_add(naive_matvec(weights.q, naive_rms_norm(hidden, weights.attention_norm, model.rms_epsilon)),
+                           weights.q_bias);
   naive_rope(model, query, position);
 
   NaiveOutput result;

@@ -72,6 +72,8 @@ inline NaiveLlama random_llama(Random& random) {
   if (random.chance(0.3)) model.rope_factors = random_around_one(random, model.rope_dim / 2);
   model.output_norm = random_around_one(random, model.hidden_dim);
   if (random.chance(0.5)) model.head = random_matrix(random, model.vocab_size, model.hidden_dim, 1);
+  const bool qwen2 = random.chance(0.3);
+  if (qwen2) model.pairing = NaivePairing::halves;
   model.layers.resize(random.integer(1, 6));
   const std::size_t query_dim = model.heads * model.head_dim;
   const std::size_t kv_dim = model.kv_heads * model.head_dim;
@@ -85,27 +87,33 @@ inline NaiveLlama random_llama(Random& random) {
     layer.gate = random_matrix(random, model.ffn_dim, model.hidden_dim, 1);
     layer.up = random_matrix(random, model.ffn_dim, model.hidden_dim, 1);
     layer.down = random_matrix(random, model.hidden_dim, model.ffn_dim, 0.8);
+    if (qwen2) {
+      layer.q_bias = random_matrix(random, 1, query_dim, 2);
+      layer.k_bias = random_matrix(random, 1, kv_dim, 2);
+      layer.v_bias = random_matrix(random, 1, kv_dim, 2);
+    }
   }
   return model;
 }
 
-/// The model as a GGUF file of type F32 that refers to the model's weights. Its RoPE turns neighbours: files of the
-/// llama architecture store the rows of q and k in that order.
+/// The model as a GGUF file of type F32 that refers to the model's weights. Files of the llama architecture store the
+/// rows of q and k such that RoPE turns neighbours; a model whose RoPE turns halves is a qwen2 file.
 inline GgufWriter gguf_of(const NaiveLlama& model, std::size_t context_length) {
   const auto number = [](std::size_t value) { return static_cast<std::uint32_t>(value); };
   GgufWriter writer;
-  writer.add("general.architecture", std::string("llama"));
-  writer.add("llama.block_count", number(model.layers.size()));
-  writer.add("llama.context_length", number(context_length));
-  writer.add("llama.embedding_length", number(model.hidden_dim));
-  writer.add("llama.feed_forward_length", number(model.ffn_dim));
-  writer.add("llama.attention.head_count", number(model.heads));
-  writer.add("llama.attention.head_count_kv", number(model.kv_heads));
-  writer.add("llama.attention.key_length", number(model.head_dim));
-  writer.add("llama.attention.value_length", number(model.head_dim));
-  writer.add("llama.rope.dimension_count", number(model.rope_dim));
-  writer.add("llama.rope.freq_base", static_cast<float>(model.rope_base));
-  writer.add("llama.attention.layer_norm_rms_epsilon", static_cast<float>(model.rms_epsilon));
+  const std::string architecture = model.pairing == NaivePairing::neighbours ? "llama" : "qwen2";
+  writer.add("general.architecture", architecture);
+  writer.add(architecture + ".block_count", number(model.layers.size()));
+  writer.add(architecture + ".context_length", number(context_length));
+  writer.add(architecture + ".embedding_length", number(model.hidden_dim));
+  writer.add(architecture + ".feed_forward_length", number(model.ffn_dim));
+  writer.add(architecture + ".attention.head_count", number(model.heads));
+  writer.add(architecture + ".attention.head_count_kv", number(model.kv_heads));
+  writer.add(architecture + ".attention.key_length", number(model.head_dim));
+  writer.add(architecture + ".attention.value_length", number(model.head_dim));
+  writer.add(architecture + ".rope.dimension_count", number(model.rope_dim));
+  writer.add(architecture + ".rope.freq_base", static_cast<float>(model.rope_base));
+  writer.add(architecture + ".attention.layer_norm_rms_epsilon", static_cast<float>(model.rms_epsilon));
 
   const auto matrix = [&](const std::string& name, const Weights& weights, std::size_t cols) {
     const std::vector<std::uint64_t> shape{cols, weights.size() / cols};
@@ -126,6 +134,9 @@ inline GgufWriter gguf_of(const NaiveLlama& model, std::size_t context_length) {
     matrix(prefix + "attn_k.weight", layer.k, model.hidden_dim);
     matrix(prefix + "attn_v.weight", layer.v, model.hidden_dim);
     matrix(prefix + "attn_output.weight", layer.o, model.heads * model.head_dim);
+    if (!layer.q_bias.empty()) vector(prefix + "attn_q.bias", layer.q_bias);
+    if (!layer.k_bias.empty()) vector(prefix + "attn_k.bias", layer.k_bias);
+    if (!layer.v_bias.empty()) vector(prefix + "attn_v.bias", layer.v_bias);
     vector(prefix + "ffn_norm.weight", layer.ffn_norm);
     matrix(prefix + "ffn_gate.weight", layer.gate, model.hidden_dim);
     matrix(prefix + "ffn_up.weight", layer.up, model.hidden_dim);
