@@ -24,6 +24,7 @@
 #include <lazyllm/lazy.hpp>
 #include <lazyllm/llama/config.hpp>
 #include <lazyllm/llama/model.hpp>
+#include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/llama/weights.hpp>
 #include <lazyllm/nn/attention.hpp>
 #include <lazyllm/nn/attention_scratch.hpp>
