@@ -8,18 +8,22 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source cmake/setup.sh
 
 presets=(release clang asan-ubsan tsan)
+packages=(g++ cmake ninja-build libeigen3-dev libxsimd-dev doctest-dev libcli11-dev nlohmann-json3-dev libbenchmark-dev
+  clang-tidy clang-format)
 case "${1:-}" in
-  '') ;;
+  '') packages+=(clang libclang-rt-dev) ;;
   --quick) presets=(release) ;;
-  --full) echo "--full: there are no slow legs yet, the same as without it" >&2 ;;
+  --full)
+    packages+=(clang libclang-rt-dev)
+    echo "--full: there are no slow legs yet, the same as without it" >&2
+    ;;
   *)
     sed -n '2,5p' "${BASH_SOURCE[0]}"
     exit 2
     ;;
 esac
 
-install_missing g++ cmake ninja-build libeigen3-dev libxsimd-dev doctest-dev libcli11-dev nlohmann-json3-dev \
-  libbenchmark-dev clang clang-tidy clang-format libclang-rt-dev
+install_missing "${packages[@]}"
 LAZYLLM_MODEL=$(run examples/fetch_model.sh)
 export LAZYLLM_MODEL
 
