@@ -4,11 +4,11 @@
 #include <lazyllm/version.hpp>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
+#include <charconv>
 #include <cstdint>
 #include <limits>
 #include <string>
-#include <utility>
+#include <system_error>
 
 namespace program {
 namespace {
@@ -39,9 +39,10 @@ auto as_usage(const std::string& option, Parse parse) {
 /// A whole number in [least, most]; CLI11's own conversion would wrap a negative one around.
 CLI::Validator whole_number(std::uint64_t least, std::uint64_t most) {
   const auto check = [least, most](const std::string& text) -> std::string {
-    const bool digits = !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
     std::uint64_t value = 0;
-    if (digits && CLI::detail::lexical_cast(text, value) && value >= least && value <= most) return "";
+    const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
+    const bool whole = result.ec == std::errc() && result.ptr == text.data() + text.size();
+    if (whole && value >= least && value <= most) return "";
     return "'" + text + "' is not a whole number from " + std::to_string(least) + " to " + std::to_string(most);
   };
   return {check, "", "whole number"};

@@ -58,11 +58,13 @@
 #include <lazyllm/simd/vector_ops.hpp>
 #include <lazyllm/text/byte_alphabet.hpp>
 #include <lazyllm/text/byte_pair_merger.hpp>
+#include <lazyllm/text/chat_template.hpp>
 #include <lazyllm/text/generator.hpp>
 #include <lazyllm/text/pre_tokenizer.hpp>
 #include <lazyllm/text/sampler.hpp>
 #include <lazyllm/text/stop_strings.hpp>
 #include <lazyllm/text/streaming_decoder.hpp>
+#include <lazyllm/text/template_pieces.hpp>
 #include <lazyllm/text/tokenizer.hpp>
 #include <lazyllm/text/unicode_tables.hpp>
 #include <lazyllm/text/utf8.hpp>
