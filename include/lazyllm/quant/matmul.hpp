@@ -26,7 +26,7 @@
 
 namespace lazyllm::inline v0 {
 
-/// What becomes of up to 16 finished sums, columns `column`.. of row `row`; `out` is where they go in the output.
+/// What becomes of a few finished sums, columns `column`.. of row `row`; `out` is where they go in the output.
 /// Called once per sum, from the executor's threads.
 template <class P>
 concept MatmulEpilogue = requires(const P& p, std::size_t row, std::size_t column, std::span<const float> sums,
@@ -91,7 +91,7 @@ struct MatmulGrid {
   static constexpr std::size_t items_per_thread = 8;
 
   MatmulGrid(std::size_t row_count, std::size_t max_tile_rows, std::size_t row_bytes, std::size_t panel_count,
-             std::size_t panel_bytes, std::size_t threads)
+             std::size_t max_tile_panels, std::size_t panel_bytes, std::size_t threads)
       : rows(row_count), tiles(ceil_div(row_count, max_tile_rows)), panels(panel_count) {
     tiles_per_block =
         std::clamp<std::size_t>(rows_budget / std::max<std::size_t>(row_bytes * max_tile_rows, 1), 1, tiles);
@@ -101,6 +101,7 @@ struct MatmulGrid {
       const std::size_t wanted_groups = ceil_div(items_per_thread * threads, row_blocks);
       panels_per_group = std::clamp<std::size_t>(panels / wanted_groups, 1, panels_per_group);
     }
+    panels_per_group = ceil_div(panels_per_group, max_tile_panels) * max_tile_panels;
     panel_groups = ceil_div(panels, panels_per_group);
   }
 
@@ -114,19 +115,23 @@ struct MatmulGrid {
 /// Products below this many bytes of weights times rows are over before another thread is awake.
 inline constexpr std::size_t serial_matmul_bytes = std::size_t{48} << 10;
 
-template <class Kernel, class Operand, class P>
-void multiply_tile(const Operand& x, std::size_t first, std::size_t count, const std::byte* panel, std::size_t blocks,
-                   Rows out, std::size_t column, const P& epilogue) {
-  const auto function = tile_function<Kernel, Operand>(count);
-  const std::size_t columns = std::min(panel_columns, out.cols() - column);
+/// Rows first .. first + count - 1 times panels p .. p + panels - 1.
+template <class Kernel, class Operand, class F, class P>
+void multiply_tile(const Operand& x, std::size_t first, std::size_t count, const PackedMatrix<F>& w, std::size_t p,
+                   std::size_t panels, Rows out, const P& epilogue) {
+  const auto run = tile_function<Kernel, Operand>(count, panels);
+  const std::size_t column = p * panel_columns;
+  const std::size_t columns = std::min(panels * panel_columns, out.cols() - column);
   float* target = out.data() + first * out.stride() + column;
   if constexpr (std::same_as<P, Store> || std::same_as<P, AddTo>) {
-    function(x, first, panel, blocks, TileOutput{target, out.stride(), columns, std::same_as<P, AddTo>});
+    const TileOutput output{target, out.stride(), columns, std::same_as<P, AddTo>};
+    run(x, first, w.panel(p), w.panel_bytes(), w.block_count(), output);
   } else {
-    std::array<float, Kernel::max_rows * panel_columns> sums;
-    function(x, first, panel, blocks, TileOutput{sums.data(), panel_columns, panel_columns, false});
+    constexpr std::size_t stride = Kernel::max_panels * panel_columns;
+    std::array<float, Kernel::max_rows * stride> sums;
+    run(x, first, w.panel(p), w.panel_bytes(), w.block_count(), TileOutput{sums.data(), stride, columns, false});
     for (std::size_t r = 0; r < count; ++r) {
-      epilogue(first + r, column, std::span<const float>(sums).subspan(r * panel_columns, columns),
+      epilogue(first + r, column, std::span<const float>(sums).subspan(r * stride, columns),
                std::span<float>(target + r * out.stride(), columns));
     }
   }
@@ -136,7 +141,7 @@ template <Isa I, PackableFormat F, class Operand, Executor E, MatmulEpilogue P>
 void multiply(const Operand& x, const PackedMatrix<F>& w, Rows out, E& executor, const P& epilogue) {
   using Kernel = TileKernel<I, typename F::Panel>;
   const std::size_t row_bytes = F::Panel::reads_codes ? w.in_features() * 3 / 2 : w.in_features() * sizeof(float);
-  const MatmulGrid grid(out.rows(), Kernel::max_rows, row_bytes, w.panel_count(), w.panel_bytes(),
+  const MatmulGrid grid(out.rows(), Kernel::max_rows, row_bytes, w.panel_count(), Kernel::max_panels, w.panel_bytes(),
                         executor.concurrency());
   const auto body = [&](std::size_t begin, std::size_t end) {
     for (std::size_t item = begin; item < end; ++item) {
@@ -147,8 +152,8 @@ void multiply(const Operand& x, const PackedMatrix<F>& w, Rows out, E& executor,
       for (std::size_t tile = first_tile; tile < last_tile; ++tile) {
         const std::size_t first = grid.first_row(tile);
         const std::size_t count = grid.first_row(tile + 1) - first;
-        for (std::size_t p = first_panel; p < last_panel; ++p) {
-          multiply_tile<Kernel>(x, first, count, w.panel(p), w.block_count(), out, p * panel_columns, epilogue);
+        for (std::size_t p = first_panel; p < last_panel; p += Kernel::max_panels) {
+          multiply_tile<Kernel>(x, first, count, w, p, std::min(Kernel::max_panels, last_panel - p), out, epilogue);
         }
       }
     }

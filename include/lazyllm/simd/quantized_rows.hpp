@@ -28,7 +28,8 @@ class QuantizedRows {
     // An odd number of cache lines a row: rows of a tile then fall into different sets of the L1 cache.
     stride_ = ((cols + 63) / 64 | 1) * 64;
     codes_.resize_discard(rows * stride_);
-    blocks_.resize_discard(rows * block_count());
+    block_stride_ = ((block_count() + 3) / 4 | 1) * 4;
+    blocks_.resize_discard(rows * block_stride_);
   }
 
   [[nodiscard]] std::size_t rows() const { return rows_; }
@@ -38,7 +39,9 @@ class QuantizedRows {
   /// Bytes from one row of codes to the next.
   [[nodiscard]] std::size_t stride() const { return stride_; }
   [[nodiscard]] const std::int8_t* codes(std::size_t row) const { return codes_.data() + row * stride_; }
-  [[nodiscard]] const QuantizedBlock* blocks(std::size_t row) const { return blocks_.data() + row * block_count(); }
+  [[nodiscard]] const QuantizedBlock* blocks(std::size_t row) const { return blocks_.data() + row * block_stride_; }
+  /// Blocks from one row to the next.
+  [[nodiscard]] std::size_t block_stride() const { return block_stride_; }
 
   /// Quantises `count` rows of x, from row `first`, into the same rows of this. Safe for disjoint rows on several
   /// threads. Precondition: resize(x.rows(), x.cols()), supports(isa).
@@ -48,7 +51,7 @@ class QuantizedRows {
       for (std::size_t r = first; r < first + count; ++r) {
         const float* values = x.row(r).data();
         std::int8_t* codes = codes_.data() + r * stride_;
-        QuantizedBlock* blocks = blocks_.data() + r * block_count();
+        QuantizedBlock* blocks = blocks_.data() + r * block_stride_;
         detail::quantize_row(tag, values, codes, blocks, block_count());
       }
     });
@@ -58,6 +61,7 @@ class QuantizedRows {
   std::size_t rows_ = 0;
   std::size_t cols_ = 0;
   std::size_t stride_ = 0;
+  std::size_t block_stride_ = 0;
   AlignedBuffer<std::int8_t> codes_;
   AlignedBuffer<QuantizedBlock> blocks_;
 };

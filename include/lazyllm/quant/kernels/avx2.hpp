@@ -72,14 +72,15 @@ struct TileKernel<Isa::avx2, AffinePanel<4, ZeroPoint, HasMinimum>> {
   using Panel = AffinePanel<4, ZeroPoint, HasMinimum>;
   static_assert(ZeroPoint == 0 || ZeroPoint == 8);
   static constexpr std::size_t max_rows = 4;
+  static constexpr std::size_t max_panels = 1;
 
-  template <std::size_t R>
-  static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t blocks,
-                  TileOutput out) {
+  template <std::size_t R, std::size_t>
+  static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
+                  std::size_t blocks, const TileOutput& out) {
     const std::int8_t* a = x.codes(first_row);
     const std::size_t stride = x.stride();
     const QuantizedBlock* info = x.blocks(first_row);
-    const std::size_t info_stride = x.block_count();
+    const std::size_t info_stride = x.block_stride();
     const __m256i low_half = _mm256_set1_epi8(15);
     __m256 sums[R][2];
     LAZYLLM_UNROLL
@@ -127,6 +128,7 @@ template <>
 struct TileKernel<Isa::avx2, AffinePanel<8, 128, false>> {
   using Panel = AffinePanel<8, 128, false>;
   static constexpr std::size_t max_rows = 4;
+  static constexpr std::size_t max_panels = 1;
 
   [[gnu::always_inline]] static inline __m256i add_dots(__m256i dots, __m256i weights, __m256i magnitudes,
                                                         __m256i four) {
@@ -134,13 +136,13 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, false>> {
     return _mm256_add_epi32(dots, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   }
 
-  template <std::size_t R>
-  static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t blocks,
-                  TileOutput out) {
+  template <std::size_t R, std::size_t>
+  static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
+                  std::size_t blocks, const TileOutput& out) {
     const std::int8_t* a = x.codes(first_row);
     const std::size_t stride = x.stride();
     const QuantizedBlock* info = x.blocks(first_row);
-    const std::size_t info_stride = x.block_count();
+    const std::size_t info_stride = x.block_stride();
     const __m256i zero_point = _mm256_set1_epi8(-128);
     __m256 sums[R][2];
     LAZYLLM_UNROLL
@@ -178,6 +180,7 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, false>> {
 template <class Element>
 struct TileKernel<Isa::avx2, FloatPanel<Element>> {
   static constexpr std::size_t max_rows = 6;
+  static constexpr std::size_t max_panels = 1;
 
   [[gnu::always_inline]] static inline __m256 load_weights(const std::byte* source) {
     if constexpr (std::is_same_v<Element, float>) {
@@ -187,9 +190,9 @@ struct TileKernel<Isa::avx2, FloatPanel<Element>> {
     }
   }
 
-  template <std::size_t R>
-  static void run(const ConstRows& x, std::size_t first_row, const std::byte* panel, std::size_t blocks,
-                  TileOutput out) {
+  template <std::size_t R, std::size_t>
+  static void run(const ConstRows& x, std::size_t first_row, const std::byte* panel, std::size_t, std::size_t blocks,
+                  const TileOutput& out) {
     const std::size_t stride = x.stride();
     const float* a = x.data() + first_row * stride;
     __m256 sums[R][2];

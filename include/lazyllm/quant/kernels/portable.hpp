@@ -53,6 +53,7 @@ template <class Build>
 template <class Panel, class Build>
 struct PortableAffineKernel {
   static constexpr std::size_t max_rows = 4;
+  static constexpr std::size_t max_panels = 1;
   // Codes of one block without zero point: [32 weights][16 columns].
   using Codes = std::array<std::array<std::int16_t, panel_columns>, 32>;
 
@@ -72,9 +73,9 @@ struct PortableAffineKernel {
     }
   }
 
-  template <std::size_t R>
-  static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t blocks,
-                  TileOutput out) {
+  template <std::size_t R, std::size_t>
+  static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
+                  std::size_t blocks, const TileOutput& out) {
     std::array<PanelRow, R> sums{};
     Codes codes;
     for (std::size_t b = 0; b < blocks; ++b) {
@@ -107,13 +108,14 @@ struct PortableAffineKernel {
 template <class Element, class Build>
 struct PortableFloatKernel {
   static constexpr std::size_t max_rows = 4;
+  static constexpr std::size_t max_panels = 1;
 
   static float value(float element) { return element; }
   static float value(Float16 element) { return to_float(element); }
 
-  template <std::size_t R>
-  static void run(const ConstRows& x, std::size_t first_row, const std::byte* panel, std::size_t blocks,
-                  TileOutput out) {
+  template <std::size_t R, std::size_t>
+  static void run(const ConstRows& x, std::size_t first_row, const std::byte* panel, std::size_t, std::size_t blocks,
+                  const TileOutput& out) {
     std::array<PanelRow, R> sums{};
     const float* rows = x.data() + first_row * x.stride();
     for (std::size_t k = 0; k < blocks; ++k) {

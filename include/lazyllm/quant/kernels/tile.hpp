@@ -1,10 +1,12 @@
-// What all matmul kernels share: a tile is up to max_rows rows of activations times one panel of 16 output columns.
+// What all matmul kernels share: a tile is up to max_rows rows of activations times up to max_panels panels of 16
+// output columns.
 // A kernel accumulates per (row, column) over K in one fixed order of float operations, the same for every tile height:
 // a row's result does not depend on its neighbours.
 #pragma once
 
 #include <lazyllm/quant/panel.hpp>
 #include <lazyllm/simd/isa.hpp>
+#include <lazyllm/simd/target_region.hpp>
 
 #include <array>
 #include <cstddef>
@@ -12,7 +14,8 @@
 
 namespace lazyllm::inline v0::detail {
 
-/// Where a tile goes: row r, column c of the tile is data[r * stride + c], c < columns (at most 16).
+/// Where a tile goes: row r, column c of the tile is data[r * stride + c], c < columns; all panels but the last are
+/// full.
 struct TileOutput {
   float* data = nullptr;
   std::size_t stride = 0;
@@ -21,22 +24,51 @@ struct TileOutput {
 };
 
 /// Specialised per ISA and panel shape:
-///   static constexpr std::size_t max_rows;
-///   template <std::size_t R> static void run(const Operand& x, std::size_t first_row, const std::byte* panel,
-///                                            std::size_t blocks, TileOutput out);   // R rows, 1 <= R <= max_rows
+///   static constexpr std::size_t max_rows, max_panels;
+///   template <std::size_t R, std::size_t P>   // R <= max_rows rows, P <= max_panels panels, panel_stride bytes apart
+///   static void run(const Operand& x, std::size_t first_row, const std::byte* panels, std::size_t panel_stride,
+///                   std::size_t blocks, const TileOutput& out);
 /// Operand is QuantizedRows for panels of codes and ConstRows for panels of floats.
 template <Isa I, class Panel>
 struct TileKernel;
 
-/// The kernel for `rows` rows, as a function pointer.
+template <class Operand>
+using TileFunction = void (*)(const Operand&, std::size_t, const std::byte*, std::size_t, std::size_t,
+                              const TileOutput&);
+
+/// The kernel for `rows` rows and `panels` panels.
 template <class Kernel, class Operand>
-[[nodiscard]] auto tile_function(std::size_t rows) {
-  using Function = void (*)(const Operand&, std::size_t, const std::byte*, std::size_t, TileOutput);
+[[nodiscard]] TileFunction<Operand> tile_function(std::size_t rows, std::size_t panels) {
   static constexpr auto table = []<std::size_t... I>(std::index_sequence<I...>) {
-    return std::array<Function, sizeof...(I)>{&Kernel::template run<I + 1>...};
+    return std::array<TileFunction<Operand>, sizeof...(I)>{
+        &Kernel::template run<I / Kernel::max_panels + 1, I % Kernel::max_panels + 1>...};
   }
-  (std::make_index_sequence<Kernel::max_rows>{});
-  return table[rows - 1];
+  (std::make_index_sequence<Kernel::max_rows * Kernel::max_panels>{});
+  return table[(rows - 1) * Kernel::max_panels + panels - 1];
 }
+
+/// Pointers into R rows that advance together, one kept for each three rows: row r is base + (0, 1 or 2) * stride, an
+/// address that a load computes by itself. A pointer a row would not fit the registers.
+template <class T, std::size_t R>
+class RowPointers {
+ public:
+  RowPointers(const T* first, std::size_t stride) : stride_(stride) {
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < bases; ++i) base_[i] = first + 3 * i * stride;
+  }
+  [[nodiscard]] const T* operator[](std::size_t r) const { return base_[r / 3] + (r % 3) * stride_; }
+  void advance(std::size_t count) {
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < bases; ++i) {
+      base_[i] += count;
+      __asm__("" : "+r"(base_[i]));  // else compilers see the rows' addresses and keep one for each
+    }
+  }
+
+ private:
+  static constexpr std::size_t bases = (R + 2) / 3;
+  const T* base_[bases];
+  std::size_t stride_;
+};
 
 }  // namespace lazyllm::inline v0::detail
