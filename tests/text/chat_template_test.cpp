@@ -107,7 +107,9 @@ TEST_CASE("A template that prints anything else is refused") {
   for (const auto& [what, by] : changes) {
     if (is_recognised(replaced(plain, what, by))) FAIL_CHECK(what << " replaced by " << by);
   }
+  CHECK_FALSE(is_recognised(plain + "!"));
   const std::string tools = source_of("with tools");
+  CHECK_FALSE(is_recognised(tools + "!"));
   REQUIRE(is_recognised(tools));
   // Branches for tools may say anything, the rest may not.
   CHECK(is_recognised(replaced(tools, "You may call functions.", "Call functions!")));

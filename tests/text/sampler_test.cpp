@@ -235,6 +235,11 @@ TEST_CASE("A forbidden token never comes, extreme logits and temperatures are ha
   Sampler sampler(options);
   for (int i = 0; i < 200; ++i)
     CHECK(sampler.sample(std::vector<float>{-infinity, 0, -infinity, 0, -infinity}) % 2 == 1);
+  // A seed whose first number is exactly 0.
+  auto zero = plain();
+  zero.seed = std::uint64_t{0} - 0x9E3779B97F4A7C15u;
+  REQUIRE(lazyllm::SplitMix64(zero.seed).next_unit() == 0);
+  CHECK(Sampler(zero).sample(std::vector<float>{-infinity, 0}) == 1);
   CHECK(sampler.sample(std::vector<float>{3e38f, -3e38f, 1}) == 0);
   CHECK(sampler.sample(std::vector<float>{-3e38f}) == 0);
   options.temperature = 1e-40f;
