@@ -99,8 +99,8 @@ void check_product(Isa isa, std::span<const std::byte> stored, std::span<const f
 
 TEST_CASE_TEMPLATE("matmul agrees with double precision for sizes around the tiles", F, Q4_0, Q4_1, Q8_0, F16, F32) {
   test::for_every_isa([](Isa isa) {
-    for (const std::size_t rows : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 16, 25, 37}) {
-      for (const std::size_t out_features : {1, 7, 16, 17, 47}) {
+    for (const std::size_t rows : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 11u, 12u, 13u, 16u, 25u, 37u}) {
+      for (const std::size_t out_features : {1u, 7u, 16u, 17u, 47u}) {
         const std::size_t in_features = 32 * (1 + (rows + out_features) % 5);
         const auto stored = test::store<F>(test::random_floats(out_features * in_features, 1.0f, 7));
         const auto values = test::random_floats(rows * in_features, 3.0f, 8);

@@ -17,7 +17,7 @@ using namespace lazyllm;
 TEST_CASE_TEMPLATE("dequantize_row gives the bits of the stored row", F, Q4_0, Q4_1, Q8_0, F16, F32) {
   constexpr std::size_t in_features = 96;
   ThreadPool pool(2);
-  for (const std::size_t out_features : {1, 15, 16, 17, 40}) {
+  for (const std::size_t out_features : {1u, 15u, 16u, 17u, 40u}) {
     const auto values = test::random_floats(out_features * in_features, 2.0f, 1);
     std::vector<std::byte> stored = test::store<F>(values);
     const auto expected = test::weights_of<F>(stored);

@@ -80,7 +80,7 @@ TEST_CASE("Zero and vanishing blocks have scale and codes zero, the largest floa
   for (std::size_t i = 96; i < 128; ++i) values[i] = -0.0f;
   test::for_every_isa([&](Isa isa) {
     const QuantizedRows rows = quantize(values, 128, isa);
-    for (const std::size_t b : {0, 1, 3}) {
+    for (const std::size_t b : {0u, 1u, 3u}) {
       CHECK(rows.blocks(0)[b].scale == 0.0f);
       CHECK(rows.blocks(0)[b].scaled_sum == 0.0f);
       CHECK(rows.blocks(0)[b].code_sum == 0);

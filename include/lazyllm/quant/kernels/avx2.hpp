@@ -82,23 +82,22 @@ struct TileKernel<Isa::avx2, AffinePanel<4, ZeroPoint, HasMinimum>> {
     const QuantizedBlock* info = x.blocks(first_row);
     const std::size_t info_stride = x.block_stride();
     const __m256i low_half = _mm256_set1_epi8(15);
-    __m256 sums[R][2];
-    LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
+    alignas(32) float sums[R][2][8] = {};  // the registers are for the pair sums
     for (std::size_t b = 0; b < blocks; ++b, a += 32, ++info) {
       const std::byte* codes = panel + b * Panel::code_bytes;
       __m256i pairs[R][2];
       LAZYLLM_UNROLL
       for (std::size_t group = 0; group < 4; ++group) {
-        const __m256i left = load_codes_avx2(codes + group * 64), right = load_codes_avx2(codes + group * 64 + 32);
         LAZYLLM_UNROLL
         for (std::size_t high = 0; high < 2; ++high) {
-          const __m256i l = _mm256_and_si256(high == 0 ? left : _mm256_srli_epi16(left, 4), low_half);
-          const __m256i h = _mm256_and_si256(high == 0 ? right : _mm256_srli_epi16(right, 4), low_half);
+          __m256i left = load_codes_avx2(codes + group * 64), right = load_codes_avx2(codes + group * 64 + 32);
+          if (high == 1) left = _mm256_srli_epi16(left, 4), right = _mm256_srli_epi16(right, 4);
+          left = _mm256_and_si256(left, low_half);
+          right = _mm256_and_si256(right, low_half);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
             const __m256i four = broadcast_codes_avx2(a + r * stride + group * 4 + high * 16);
-            const __m256i pl = _mm256_maddubs_epi16(l, four), pr = _mm256_maddubs_epi16(h, four);
+            const __m256i pl = _mm256_maddubs_epi16(left, four), pr = _mm256_maddubs_epi16(right, four);
             pairs[r][0] = group + high == 0 ? pl : _mm256_add_epi16(pairs[r][0], pl);
             pairs[r][1] = group + high == 0 ? pr : _mm256_add_epi16(pairs[r][1], pr);
           }
@@ -113,12 +112,14 @@ struct TileKernel<Isa::avx2, AffinePanel<4, ZeroPoint, HasMinimum>> {
           if constexpr (ZeroPoint == 8) {
             dots = _mm256_add_epi32(dots, _mm256_set1_epi32(info[r * info_stride].minus_8_sums));
           }
-          sums[r][half] = scale_dots_avx2<Panel>(sums[r][half], dots, lane + half * 16, blocks, info[r * info_stride]);
+          const __m256 sum = scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots, lane + half * 16, blocks,
+                                                    info[r * info_stride]);
+          _mm256_store_ps(sums[r][half], sum);
         }
       }
     }
     LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r) write_row_avx2(sums[r][0], sums[r][1], r, out);
+    for (std::size_t r = 0; r < R; ++r) write_row_avx2(_mm256_load_ps(sums[r][0]), _mm256_load_ps(sums[r][1]), r, out);
   }
 };
 
