@@ -1,0 +1,163 @@
+// The real model against torch on the dequantised weights: KL(torch || ours) over the last 64 positions of 23 prompts.
+// The goldens: tests/data/llama_golden, made by tests/golden/make_llama_golden.py.
+#include <lazyllm/core/aligned_buffer.hpp>
+#include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/model_graph.hpp>
+#include <lazyllm/io/gguf_parse.hpp>
+#include <lazyllm/io/mapped_file.hpp>
+#include <lazyllm/llama/model.hpp>
+#include <lazyllm/llama/weights.hpp>
+#include <lazyllm/parallel/cpu_count.hpp>
+#include <lazyllm/parallel/thread_pool.hpp>
+
+#include <doctest/doctest.h>
+
+#include "support/build_kind.hpp"
+#include "support/golden_kl.hpp"
+#include "support/real_model.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <filesystem>
+#include <numeric>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace {
+
+using namespace lazyllm;
+using namespace lazyllm::test;
+
+std::vector<GoldenPrompt> golden_prompts() {
+  std::vector<std::filesystem::path> paths;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(LAZYLLM_TEST_DATA) + "/llama_golden")) {
+    if (entry.path().extension() == ".bin") paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());
+  std::vector<GoldenPrompt> prompts;
+  for (const std::filesystem::path& path : paths) prompts.push_back(read_golden(path));
+  return prompts;
+}
+
+/// Dense logits of the last `count` positions [count, vocab_size], by a plain loop over the layers.
+template <LanguageGraph Graph>
+AlignedBuffer<float> dense_logits(Graph& graph, const std::vector<TokenId>& ids, std::size_t count) {
+  std::vector<TokenIndex> tokens(ids.size());
+  std::iota(tokens.begin(), tokens.end(), TokenIndex{0});
+  AlignedBuffer<float> hidden(ids.size() * graph.hidden_dim());
+  const Rows rows(hidden.data(), ids.size(), graph.hidden_dim());
+  graph.embed(ids, rows);
+  for (LayerIndex layer = 0; layer < graph.layer_count(); ++layer) {
+    const std::size_t outputs = layer + 1 == graph.layer_count() ? count : ids.size();
+    graph.run_layer(LayerStep{
+        .layer = layer, .rows = tokens, .keys = tokens, .outputs = outputs, .hidden = rows, .scores = ScoreView()});
+  }
+  AlignedBuffer<float> logits(count * graph.vocab_size());
+  graph.project(rows.middle_rows(ids.size() - count, count), Rows(logits.data(), count, graph.vocab_size()));
+  return logits;
+}
+
+double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+}  // namespace
+
+TEST_CASE("The golden prompts are at least 20, of 16 to 2,000 tokens, and their distributions sum to 1") {
+  const std::vector<GoldenPrompt> prompts = golden_prompts();
+  CHECK(prompts.size() >= 20);
+  std::size_t shortest = 1 << 20;
+  std::size_t longest = 0;
+  for (const GoldenPrompt& prompt : prompts) {
+    CAPTURE(prompt.name);
+    shortest = std::min(shortest, prompt.ids.size());
+    longest = std::max(longest, prompt.ids.size());
+    CHECK(prompt.positions.size() == std::min<std::size_t>(64, prompt.ids.size()));
+    for (const GoldenPosition& position : prompt.positions) {
+      double sum = std::exp(position.tail_log_mass);
+      for (const float log_p : position.top_log_p) sum += std::exp(double{log_p});
+      // Each log-probability is rounded to float: half of 2^-24 of at most 16, relative to its term.
+      CHECK(std::abs(sum - 1) <= 16 * 0x1p-25);
+      CHECK(position.margin() >= 0);
+    }
+  }
+  CHECK(shortest == 16);
+  CHECK(longest == 2000);
+}
+
+TEST_CASE("The KL estimate is zero for torch's own logits and exact when only the top or a shift of all changes") {
+  // Eight tokens, the top three listed; the tail's samples cover it evenly, so the estimate is exact up to rounding.
+  const std::vector<double> p{0.4, 0.2, 0.15, 0.05, 0.05, 0.05, 0.05, 0.05};
+  GoldenPosition position;
+  for (std::size_t i = 0; i < 3; ++i) {
+    position.top.push_back(static_cast<std::uint16_t>(i));
+    position.top_log_p.push_back(static_cast<float>(std::log(p[i])));
+  }
+  for (std::size_t i = 3; i < 8; ++i) {
+    position.samples.push_back(static_cast<std::uint16_t>(i));
+    position.sample_log_p.push_back(static_cast<float>(std::log(p[i])));
+  }
+  position.tail_log_mass = std::log(0.25);
+
+  for (const std::vector<double>& delta : {std::vector<double>(8, 0.0), std::vector<double>(8, 3.0),
+                                           std::vector<double>{0.1, -0.2, 0.3, 0.5, -0.4, 0.2, 0.0, -0.1}}) {
+    std::vector<float> logits;
+    double sum = 0;
+    for (std::size_t i = 0; i < 8; ++i) {
+      logits.push_back(static_cast<float>(std::log(p[i]) + delta[i]));
+      sum += p[i] * std::exp(delta[i]);
+    }
+    double exact = std::log(sum);
+    for (std::size_t i = 0; i < 8; ++i) exact -= p[i] * delta[i];
+    CHECK(std::abs(golden_kl(position, logits) - exact) < 1e-6);  // floats of magnitude 3: 8 roundings of 2^-23
+  }
+}
+
+TEST_CASE("The real model stays within 0.005 mean KL of torch and agrees with its clear top tokens") {
+  const auto path = real_model_path();
+  if (!path) {
+    MESSAGE("skipped: LAZYLLM_MODEL is not set");
+    return;
+  }
+  ThreadPool executor(cpu_count());
+  const MappedFile file(*path);
+  const auto weights = LlamaWeights<>::load(file, parse_gguf(file.bytes()), executor);
+
+  std::vector<double> all;
+  std::size_t clear = 0;
+  std::size_t prompt_count = 0;
+  std::ostringstream by_prompt;
+  for (const GoldenPrompt& prompt : golden_prompts()) {
+    if (sanitized_build && prompt.ids.size() > 24) continue;
+    CAPTURE(prompt.name);
+    REQUIRE(weights->config().vocab_size == prompt.vocab_size);
+    ++prompt_count;
+    Llama graph(weights, executor, prompt.ids.size());
+    const std::size_t count = prompt.positions.size();
+    const AlignedBuffer<float> logits = dense_logits(graph, prompt.ids, count);
+    std::vector<double> kls;
+    for (std::size_t i = 0; i < count; ++i) {
+      CAPTURE(i);
+      const std::span<const float> row = logits.span().subspan(i * prompt.vocab_size, prompt.vocab_size);
+      kls.push_back(golden_kl(prompt.positions[i], row));
+      if (prompt.positions[i].margin() <= 0.5) continue;
+      ++clear;
+      CHECK(std::max_element(row.begin(), row.end()) - row.begin() == prompt.positions[i].top[0]);
+    }
+    by_prompt << "\n  " << prompt.name << ": mean " << mean(kls) << ", max "
+              << *std::max_element(kls.begin(), kls.end());
+    all.insert(all.end(), kls.begin(), kls.end());
+  }
+  std::sort(all.begin(), all.end());
+  std::ostringstream summary;
+  summary << "KL(torch || ours) over " << all.size() << " positions of " << prompt_count << " prompts"
+          << (sanitized_build ? " (sanitized build: the prompts of at most 24 tokens only, their mean is not judged)"
+                              : "")
+          << ": mean " << mean(all) << ", median " << all[all.size() / 2] << ", p99 " << all[all.size() * 99 / 100]
+          << ", max " << all.back() << "; " << clear << " positions with a margin over 0.5" << by_prompt.str();
+  MESSAGE(summary.str());
+  if (!sanitized_build) CHECK(mean(all) <= 0.005);
+}
