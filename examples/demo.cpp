@@ -38,6 +38,7 @@ struct Options {
   std::string schedule = "auto";
   std::size_t document_tokens = 4000;
   std::size_t threads = cpu_count();
+  std::size_t rounds = 2;
   bool json = false;
 };
 
@@ -216,8 +217,15 @@ int run(const Options& options, const std::optional<StepSchedule>& own_schedule)
   const TopKPolicy policy(MeanOverHeads{}, schedule);
   const std::vector<TokenId> warm_up(prompt.ids.end() - 64, prompt.ids.end());
   static_cast<void>(answer("warming up", weights, pool, tokenizer, warm_up, KeepAll{}));
-  const Answer dense = answer("dense", weights, pool, tokenizer, prompt.ids, KeepAll{});
-  const Answer lazy = answer("LazyLLM", weights, pool, tokenizer, prompt.ids, policy);
+  // Both in turn, and the faster time of each: other work on the machine disturbs the comparison less.
+  Answer dense, lazy;
+  for (std::size_t round = 0; round < options.rounds; ++round) {
+    const auto keep_faster = [&](Answer& best, Answer next) {
+      if (round == 0 || next.ttft_ms() < best.ttft_ms()) best = std::move(next);
+    };
+    keep_faster(dense, answer("dense", weights, pool, tokenizer, prompt.ids, KeepAll{}));
+    keep_faster(lazy, answer("LazyLLM", weights, pool, tokenizer, prompt.ids, policy));
+  }
   const std::size_t rows_dense = prompt.ids.size() * weights->config().layers;
   (options.json ? print_json : print_report)(prompt, dense, lazy, rows_dense);
   return dense.right() && lazy.right() ? 0 : 1;
@@ -235,6 +243,9 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::Range(std::size_t{100}, std::size_t{100'000}));
   app.add_option("-t,--threads", options.threads)->check(CLI::Range(std::size_t{1}, std::size_t{1024}));
+  app.add_option("--rounds", options.rounds, "runs of each; the faster one counts")
+      ->capture_default_str()
+      ->check(CLI::Range(std::size_t{1}, std::size_t{100}));
   app.add_flag("--json", options.json, "one JSON object instead of the report");
   std::optional<StepSchedule> schedule;
   try {
