@@ -36,6 +36,9 @@ namespace lazyllm::inline v0::detail {
   return _mm256_set1_epi32(four);
 }
 
+/// Stops g++ from reordering a chain of integer sums: it would form all products first, and spill them.
+[[gnu::always_inline]] inline void keep_in_register(__m256i& value) { __asm__("" : "+x"(value)); }
+
 /// Writes one row of a tile, columns 0..7 and 8..15.
 inline void write_row_avx2(__m256 left, __m256 right, std::size_t row, const TileOutput& out) {
   float* target = out.data + row * out.stride;
@@ -100,6 +103,8 @@ struct TileKernel<Isa::avx2, AffinePanel<4, ZeroPoint, HasMinimum>> {
             const __m256i pl = _mm256_maddubs_epi16(left, four), pr = _mm256_maddubs_epi16(right, four);
             pairs[r][0] = group + high == 0 ? pl : _mm256_add_epi16(pairs[r][0], pl);
             pairs[r][1] = group + high == 0 ? pr : _mm256_add_epi16(pairs[r][1], pr);
+            keep_in_register(pairs[r][0]);
+            keep_in_register(pairs[r][1]);
           }
         }
       }
@@ -163,6 +168,8 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, false>> {
           const __m256i four = broadcast_codes_avx2(a + r * stride + group * 4);
           dots[r][0] = add_dots(dots[r][0], left, left_magnitude, four);
           dots[r][1] = add_dots(dots[r][1], right, right_magnitude, four);
+          keep_in_register(dots[r][0]);
+          keep_in_register(dots[r][1]);
         }
       }
       const std::byte* lane = panel + b * Panel::scale_bytes;
