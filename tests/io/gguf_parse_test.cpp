@@ -6,10 +6,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
-#include <new>
 #include <optional>
 #include <random>
 #include <span>
@@ -17,28 +15,10 @@
 #include <utility>
 #include <vector>
 
+#include "support/allocation_count.hpp"
 #include "support/gguf_bytes.hpp"
 #include "support/gguf_text.hpp"
 #include "support/real_model.hpp"
-
-namespace {
-
-// All that operator new hands out on this thread while a count runs; nothing is taken off when memory is returned.
-thread_local bool counting = false;
-thread_local std::size_t counted_bytes = 0;
-
-void* allocate(std::size_t size) {
-  if (counting) counted_bytes += size;
-  if (void* p = std::malloc(size > 0 ? size : 1)) return p;
-  throw std::bad_alloc();
-}
-
-}  // namespace
-
-// new[] and the nothrow forms call this one.
-void* operator new(std::size_t size) { return allocate(size); }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 
 using namespace lazyllm;
 using test_support::GgufBytes;
@@ -61,20 +41,17 @@ Outcome parse(std::span<const std::byte> bytes) {
   const auto copy = std::make_unique<std::byte[]>(bytes.size());
   std::copy(bytes.begin(), bytes.end(), copy.get());
   Outcome outcome;
-  counted_bytes = 0;
-  counting = true;
-  try {
-    outcome.file = parse_gguf({copy.get(), bytes.size()});
-    counting = false;
-  } catch (const Error& error) {
-    counting = false;
-    outcome.code = error.code();
-    outcome.message = error.what();
-  } catch (...) {
-    counting = false;
-    throw;
+  {
+    const test::AllocationCount count;
+    try {
+      outcome.file = parse_gguf({copy.get(), bytes.size()});
+      outcome.allocated = count.bytes();
+    } catch (const Error& error) {
+      outcome.allocated = count.bytes();
+      outcome.code = error.code();
+      outcome.message = error.what();
+    }
   }
-  outcome.allocated = counted_bytes;
   if (outcome.allocated > 8 * bytes.size() + message_bytes) {
     FAIL("allocated " << outcome.allocated << " bytes for a file of " << bytes.size());
   }
@@ -363,11 +340,9 @@ TEST_CASE("the real model is read") {
     return;
   }
   const MappedFile model(*path);
-  counted_bytes = 0;
-  counting = true;
+  const test::AllocationCount count;
   const GgufFile file = parse_gguf(model.bytes());
-  counting = false;
-  CHECK(counted_bytes < 8 * file.data_offset());
+  CHECK(count.bytes() < 8 * file.data_offset());
   CHECK(file.require_string("general.architecture") == "llama");
   const std::uint64_t width = file.require_unsigned("llama.embedding_length");
   const GgufTensor& embedding = file.require_tensor("token_embd.weight");

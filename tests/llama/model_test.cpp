@@ -6,6 +6,7 @@
 
 #include <doctest/doctest.h>
 
+#include "support/allocation_count.hpp"
 #include "support/random_model.hpp"
 #include "support/temporary_directory.hpp"
 
@@ -229,6 +230,19 @@ TEST_CASE("K and V take memory for the tokens computed at each layer") {
   session.prefill(prompt(40));
   CHECK(graph.kv_bytes() == (40 + 10 + 5) * 2 * 32 * sizeof(float));
   CHECK(session.aux_bytes() == 35 * 64 * sizeof(float));
+}
+
+TEST_CASE("Steps after the first prefill allocate nothing, whatever they prune and revive") {
+  const Shared weights = quantised_model();
+  SerialExecutor executor;  // the count sees this thread only
+  for (const char* schedule : {"none", "0:0.3,1:7", "2:1"}) {
+    Llama graph(weights, executor, 400);
+    LazySession session(graph, top_k(schedule), options(400));
+    session.prefill(prompt(300));
+    const AllocationCount count;
+    for (TokenId id = 0; id < 60; ++id) session.decode(id);
+    CHECK(count.calls() == 0);
+  }
 }
 
 TEST_CASE("A context beyond the model's is an error that names both") {
