@@ -145,7 +145,7 @@ def check_weights(model, path):
 
 
 def eight_bit_inputs(model):
-    """Rounds the input of every matrix product to int8 per block of 32, as an integer kernel does; returns the hooks to remove."""
+    """Rounds the input of every matrix product to int8 per block of 32, as integer kernels do; returns the hooks."""
     def rounded(module, args):
         x = args[0]
         blocks = x.reshape(*x.shape[:-1], -1, 32)
