@@ -166,15 +166,17 @@ void print_report(const Prompt& prompt, const Answer& dense, const Answer& lazy,
   std::printf("tokens revived while answering: %zu\n", lazy.revived);
   std::printf("\nwhere in the document the kept tokens lie ('.' few to '@' all):\n");
   for (const Kept& kept : lazy.kept) {
-    std::printf("  after layer %2zu |%s| %zu tokens\n", kept.layer, density_bar(kept.tokens, prompt.document).c_str(),
-                kept.tokens.size());
+    const auto of_fact = std::ranges::lower_bound(kept.tokens, prompt.fact.end) -
+                         std::ranges::lower_bound(kept.tokens, prompt.fact.begin);
+    std::printf("  after layer %2zu |%s| %zu tokens, %td of the fact\n", kept.layer,
+                density_bar(kept.tokens, prompt.document).c_str(), kept.tokens.size(), of_fact);
   }
   std::vector<TokenIndex> fact_tokens;
   for (std::size_t i = prompt.fact.begin; i < prompt.fact.end; ++i) fact_tokens.push_back(static_cast<TokenIndex>(i));
   std::string marks = density_bar(fact_tokens, prompt.document);
   std::ranges::replace_if(
       marks, [](char c) { return c != ' '; }, '^');
-  std::printf("  the fact       |%s|\n", marks.c_str());
+  std::printf("  the fact       |%s| %zu tokens\n", marks.c_str(), fact_tokens.size());
 }
 
 void print_json(const Prompt& prompt, const Answer& dense, const Answer& lazy, std::size_t rows_dense) {

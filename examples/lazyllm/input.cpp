@@ -10,6 +10,7 @@
 #include <iterator>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 namespace program {
 
@@ -61,13 +62,15 @@ void check_prompt(std::span<const TokenId> prompt, std::size_t vocab_size) {
   }
 }
 
-void write_floats(const std::filesystem::path& path, std::span<const float> values) {
+FloatFile::FloatFile(std::filesystem::path path) : path_(std::move(path)), file_(path_, std::ios::binary) {
+  if (!file_) throw Error(ErrorCode::io, "cannot write " + path_.string());
+}
+
+void FloatFile::write(std::span<const float> values) {
   static_assert(std::endian::native == std::endian::little);
-  std::ofstream file(path, std::ios::binary);
   const auto bytes = std::as_bytes(values);
-  file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-  file.close();
-  if (!file) throw Error(ErrorCode::io, "cannot write " + path.string());
+  file_.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (!file_.flush()) throw Error(ErrorCode::io, "cannot write " + path_.string());
 }
 
 std::uint64_t peak_rss_bytes() {

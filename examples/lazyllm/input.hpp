@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <fstream>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,8 +24,16 @@ std::vector<lazyllm::TokenId> read_ids(const std::filesystem::path& path);
 /// There is a prompt, and its ids are in the vocabulary.
 void check_prompt(std::span<const lazyllm::TokenId> prompt, std::size_t vocab_size);
 
-/// float32, little endian.
-void write_floats(const std::filesystem::path& path, std::span<const float> values);
+/// A file of float32, little endian; opened at once, so that a wrong path shows before any work.
+class FloatFile {
+ public:
+  explicit FloatFile(std::filesystem::path path);
+  void write(std::span<const float> values);
+
+ private:
+  std::filesystem::path path_;
+  std::ofstream file_;
+};
 
 /// Most memory that this process has had resident so far.
 std::uint64_t peak_rss_bytes();

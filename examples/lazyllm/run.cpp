@@ -17,6 +17,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -86,6 +87,8 @@ Loaded load(const Options& options, ThreadPool& pool, const Output& output) {
 }  // namespace
 
 Report run(const Options& options, const Output& output) {
+  std::optional<FloatFile> logits_file;
+  if (!options.logits_file.empty()) logits_file.emplace(options.logits_file);
   ThreadPool pool(options.threads.value_or(cpu_count()));
   Loaded model = load(options, pool, output);
 
@@ -108,9 +111,7 @@ Report run(const Options& options, const Output& output) {
   request.max_tokens = options.max_tokens;
   request.ignore_end = options.ignore_end;
   request.on_prefill = [&](std::size_t done, std::size_t total) { output.on_progress("prefill", done, total); };
-  if (!options.logits_file.empty()) {
-    request.on_first_logits = [&](std::span<const float> logits) { write_floats(options.logits_file, logits); };
-  }
+  if (logits_file) request.on_first_logits = [&](std::span<const float> logits) { logits_file->write(logits); };
   report.generation = generate(session, model.tokenizer, sampler, request, output.on_text);
 
   report.rows_computed = session.totals(Phase::prefill).total_rows();
