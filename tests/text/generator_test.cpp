@@ -288,6 +288,20 @@ TEST_CASE("the repeat penalty sees the last tokens of prompt and generation, as 
   }
 }
 
+TEST_CASE("generated tokens leave the penalty window again") {
+  Run run({a, c, a});
+  run.sampler = Sampler(SamplerOptions{.temperature = 0, .repeat_penalty = 2});
+  GenerateOptions options = request(3);
+  options.prompt = {b};
+  const auto last_logit = [&](std::size_t window) {
+    options.penalty_window = window;
+    CHECK(run(options).ids == Ids{a, c, a});
+    return run.sampler.candidates().front().logit;
+  };
+  SUBCASE("outside") { CHECK(last_logit(1) == 1.0f); }
+  SUBCASE("inside") { CHECK(last_logit(2) == 0.5f); }
+}
+
 TEST_CASE("revived counts the tokens that each decode step took out of the Aux Cache") {
   // The prefill keeps 1 of 3 after layer 0; without a schedule in decode, the first step revives the other two.
   ScriptedGraph graph({a, b, c});
