@@ -30,11 +30,28 @@
 
 namespace lazyllm::inline v0 {
 
+namespace detail {
+
+/// A matmul's epilogue: adds one number per output.
+struct StoreWithBias {
+  std::span<const float> bias;
+  void operator()(std::size_t, std::size_t column, std::span<const float> sums, std::span<float> out) const {
+    for (std::size_t i = 0; i < sums.size(); ++i) out[i] = sums[i] + bias[column + i];
+  }
+};
+static_assert(MatmulEpilogue<StoreWithBias>);
+
+}  // namespace detail
+
 /// A LanguageGraph over shared weights. Not thread-safe: one graph, one executor and one thread per sequence; any
 /// number of graphs share the weights. Nothing allocates after construction.
 template <WeightChoice W = AsStored, Executor E = ThreadPool, CacheLayout Layout = TokenMajor>
 class Llama {
  public:
+  /// Rows of a prompt that pass through a layer together: enough to reuse each weight from the cache, few enough for
+  /// the tile's activations to stay there; a multiple of the kernels' tiles (12 rows of a matmul, 32 of attention).
+  static constexpr std::size_t tile_rows = 384;
+
   /// Holds up to `context_size` tokens; the executor must outlive the graph. Throws Error when the context size is 0 or
   /// beyond the model's context length.
   Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& executor, std::size_t context_size);
@@ -56,10 +73,6 @@ class Llama {
   void project(ConstRows hidden, Rows logits);
 
  private:
-  /// Rows of a prompt that pass through a layer together: enough to reuse each weight from the cache, few enough for
-  /// the tile's activations to stay there.
-  static constexpr std::size_t tile_rows = 256;
-
   /// Activations of one tile [tile_rows, ...].
   struct Scratch {
     AlignedBuffer<float> normed, query, key, value, attended, gate, up;
@@ -70,6 +83,14 @@ class Llama {
   [[nodiscard]] Rows tile(AlignedBuffer<float>& buffer, std::size_t rows, std::size_t cols) const {
     LAZYLLM_EXPECTS(rows * cols <= buffer.size());
     return {buffer.data(), rows, cols};
+  }
+  /// out = scratch_.input * weight, plus the bias where there is one.
+  void multiply(const WeightMatrix<W>& weight, std::span<const float> bias, Rows out) {
+    if (bias.empty()) {
+      matmul(scratch_.input, weight, out, executor_);
+    } else {
+      matmul(scratch_.input, weight, out, executor_, detail::StoreWithBias{bias});
+    }
   }
   void run_tile(const LayerStep& step, std::size_t first, std::size_t count);
 
@@ -85,15 +106,6 @@ template <WeightChoice W, Executor E>
 Llama(std::shared_ptr<const LlamaWeights<W>>, E&, std::size_t) -> Llama<W, E>;
 
 namespace detail {
-
-/// A matmul's epilogue: adds one number per output, or nothing where there is no bias.
-struct StoreWithBias {
-  std::span<const float> bias;
-  void operator()(std::size_t, std::size_t column, std::span<const float> sums, std::span<float> out) const {
-    for (std::size_t i = 0; i < sums.size(); ++i) out[i] = bias.empty() ? sums[i] : sums[i] + bias[column + i];
-  }
-};
-static_assert(MatmulEpilogue<StoreWithBias>);
 
 inline std::size_t checked_context(const LlamaConfig& config, std::size_t context_size) {
   if (context_size == 0 || context_size > config.context_length) {
@@ -130,6 +142,7 @@ Llama<W, E, Layout>::Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& ex
   scratch_.attended = tile_buffer(query_dim);
   scratch_.gate = tile_buffer(config().ffn_dim);
   scratch_.up = tile_buffer(config().ffn_dim);
+  scratch_.input.reserve(tile_rows, std::max({config().hidden_dim, query_dim, config().ffn_dim}));
 }
 
 template <WeightChoice W, Executor E, CacheLayout Layout>
@@ -156,8 +169,8 @@ void Llama<W, E, Layout>::run_tile(const LayerStep& step, std::size_t first, std
   scratch_.input.assign(normed);
   const Rows key = tile(scratch_.key, count, kv_dim);
   const Rows value = tile(scratch_.value, count, kv_dim);
-  matmul(scratch_.input, w.key, key, executor_, detail::StoreWithBias{w.key_bias});
-  matmul(scratch_.input, w.value, value, executor_, detail::StoreWithBias{w.value_bias});
+  multiply(w.key, w.key_bias, key);
+  multiply(w.value, w.value_bias, value);
   rope(rope_, c.rope_pairing, positions, c.head_dim, key, executor_);
   for (std::size_t r = 0; r < count; ++r) cache.store(positions[r], key.row(r), value.row(r));
 
@@ -171,7 +184,7 @@ void Llama<W, E, Layout>::run_tile(const LayerStep& step, std::size_t first, std
   if (skip != 0) scratch_.input.assign(normed.middle_rows(skip, outputs));
 
   const Rows query = tile(scratch_.query, outputs, query_dim);
-  matmul(scratch_.input, w.query, query, executor_, detail::StoreWithBias{w.query_bias});
+  multiply(w.query, w.query_bias, query);
   rope(rope_, c.rope_pairing, output_positions, c.head_dim, query, executor_);
 
   // The part of the scores that this tile's rows fill: the score rows are the last rows of the whole step.

@@ -16,6 +16,13 @@ class Activations {
   Activations() = default;
   explicit Activations(ConstRows x) : floats_(x) {}
 
+  /// Makes room for the codes of `rows` rows of up to `cols` columns: quantized() then allocates nothing for them.
+  void reserve(std::size_t rows, std::size_t cols) {
+    constexpr std::size_t block = QuantizedRows::block_size;
+    quantized_.resize(rows, (cols + block - 1) / block * block);
+    quantized_valid_ = false;
+  }
+
   /// Remembers the view, not the values, and drops the old codes. The floats must stay as they are while in use.
   void assign(ConstRows x) {
     floats_ = x;
