@@ -72,9 +72,9 @@ std::string prose(std::size_t size_bytes) {
 }
 
 void set_speed(benchmark::State& state, std::size_t size_bytes, std::size_t tokens) {
-  state.SetBytesProcessed(static_cast<std::int64_t>(state.iterations() * size_bytes));
-  state.counters["tok/s"] =
-      benchmark::Counter(static_cast<double>(state.iterations() * tokens), benchmark::Counter::kIsRate);
+  state.SetBytesProcessed(static_cast<std::int64_t>(static_cast<std::size_t>(state.iterations()) * size_bytes));
+  state.counters["tok/s"] = benchmark::Counter(
+      static_cast<double>(static_cast<std::size_t>(state.iterations()) * tokens), benchmark::Counter::kIsRate);
 }
 
 void encode(benchmark::State& state, const std::string& text) {
