@@ -80,7 +80,8 @@ TEST_CASE("A fixed format loads a file of that format and names the tensor of an
 }
 
 TEST_CASE("A tensor that the graph does not know is an error that names it") {
-  GgufWriter writer = gguf_of(some_model(true), 64);
+  const NaiveLlama model = some_model(true);  // the writer refers to it
+  GgufWriter writer = gguf_of(model, 64);
   const std::vector<float> surplus(8, 1.0f);
   writer.add_tensor("blk.0.attn_sinks.weight", GgufType::f32, {8}, std::as_bytes(std::span(surplus)));
   CHECK_THROWS_WITH_AS((void)load(writer), doctest::Contains("blk.0.attn_sinks.weight"), Error);
