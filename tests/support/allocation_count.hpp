@@ -2,11 +2,16 @@
 // file of a test executable. Not inlined: g++ 12 takes an inlined free for a mismatch.
 #pragma once
 
+#include "support/build_kind.hpp"
+
 #include <cstddef>
 #include <cstdlib>
 #include <new>
 
 namespace lazyllm::test {
+
+/// The thread sanitizer brings its own operator new; there nothing is counted, and tests say so.
+inline constexpr bool counts_allocations = !thread_sanitized_build;
 
 /// Calls and bytes of operator new on this thread while the object lives; nothing is taken off when memory is returned.
 /// One at a time.
@@ -38,6 +43,7 @@ class AllocationCount {
 
 }  // namespace lazyllm::test
 
+#ifndef LAZYLLM_TEST_THREAD_SANITIZED
 // new[] and the nothrow forms call these.
 [[gnu::noinline]] void* operator new(std::size_t size) {
   return lazyllm::test::AllocationCount::allocate(size, alignof(std::max_align_t));
@@ -49,3 +55,4 @@ class AllocationCount {
 [[gnu::noinline]] void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
 [[gnu::noinline]] void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+#endif

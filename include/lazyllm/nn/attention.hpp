@@ -25,11 +25,11 @@ class AttentionJob;
 }
 
 /// out[r, h] = sum over keys k <= rows[r] of softmax(scale * query[r, h] . key[k])[k] * value[k].
-/// queries, out: [rows, heads * head_dim], rotation applied, may be the same rows. keys: ascending, each row among them, stored in kv.
-/// scores: empty, or [query_rows, heads, keys]: gets the probabilities of the last query_rows rows, exactly 0 for keys
-/// that the row does not see. A row's output and probabilities depend, bit for bit, only on its query and the keys up
-/// to its position: not on the other rows, the executor or the number of threads. Scores must be finite.
-/// O(rows * keys * heads * head_dim); no allocation once scratch holds these sizes.
+/// queries, out: [rows, heads * head_dim], rotation applied, may be the same rows. keys: ascending, each row among
+/// them, stored in kv. scores: empty, or [query_rows, heads, keys]: gets the probabilities of the last query_rows rows,
+/// exactly 0 for keys that the row does not see. A row's output and probabilities depend, bit for bit, only on its
+/// query and the keys up to its position: not on the other rows, the executor or the number of threads. Scores must be
+/// finite. O(rows * keys * heads * head_dim); no allocation once scratch holds these sizes.
 template <KeyValueReader KV, Executor E>
 void attention(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
                std::span<const TokenIndex> keys, const KV& kv, Rows out, ScoreView scores, AttentionScratch& scratch,

@@ -27,8 +27,11 @@
 #define LAZYLLM_TARGET_AVX2_BEGIN \
   _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,f16c\"))), apply_to = function)")
 // clang-format off: _Pragma takes one string literal, which must not be split
-#define LAZYLLM_TARGET_AVX512VNNI_BEGIN \
-  _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\"))), apply_to = function)")
+#define LAZYLLM_TARGET_AVX512VNNI_BEGIN                                                                            \
+  _Pragma(                                                                                                         \
+      "clang attribute "                                                                                           \
+      "push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\"))), apply_to = " \
+      "function)")
 // clang-format on
 #define LAZYLLM_TARGET_END _Pragma("clang attribute pop")
 #else
