@@ -49,7 +49,8 @@ template <WeightChoice W = AsStored, Executor E = ThreadPool, CacheLayout Layout
 class Llama {
  public:
   /// Rows of a prompt that pass through a layer together: enough to reuse each weight from the cache, few enough for
-  /// the tile's activations to stay there; a multiple of the kernels' tiles (12 rows of a matmul, 32 of attention).
+  /// the tile's activations to stay there; a multiple of the kernels' tiles (12 rows of a matmul, 64 of attention with
+  /// 3 heads a group).
   static constexpr std::size_t tile_rows = 384;
 
   /// Holds up to `context_size` tokens; the executor must outlive the graph. Throws Error when the context size is 0 or

@@ -30,11 +30,13 @@ namespace detail {
 inline constexpr std::size_t segment_keys = 4 * key_tile;  // keys whose running softmax starts afresh, then is merged
 inline constexpr std::size_t split_rows = 8;               // calls of at most this many rows are spread over segments
 
+inline constexpr std::size_t most_block_rows = 192;  // query rows that share a transposed tile of keys
+
 /// Sizes that follow from the shape alone.
 struct AttentionBlocking {
   explicit AttentionBlocking(const AttentionShape& shape)
       : group(shape.heads / shape.kv_heads),
-        block_tokens(std::max<std::size_t>(1, 96 / group)),
+        block_tokens(std::max<std::size_t>(1, most_block_rows / group)),
         block_rows(block_tokens * group),
         padded_dim((shape.head_dim + 15) / 16 * 16),
         state_floats(block_rows * (16 + sum_lanes + padded_dim)) {}

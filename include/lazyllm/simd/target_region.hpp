@@ -23,27 +23,21 @@
 #include <immintrin.h>
 #endif
 
+// One string literal per _Pragma, which clang-format would cut.
+// clang-format off
 #if defined(__clang__)
-#define LAZYLLM_TARGET_AVX2_BEGIN \
-  _Pragma("clang attribute push(__attribute__((target(\"avx2,fma,f16c\"))), apply_to = function)")
-// clang-format off: _Pragma takes one string literal, which must not be split
-#define LAZYLLM_TARGET_AVX512VNNI_BEGIN                                                                            \
-  _Pragma(                                                                                                         \
-      "clang attribute "                                                                                           \
-      "push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\"))), apply_to = " \
-      "function)")
-// clang-format on
+#define LAZYLLM_TARGET_BEGIN(pragma) _Pragma(pragma)
+#define LAZYLLM_TARGET_AVX2_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c\"))), apply_to = function)")
+#define LAZYLLM_TARGET_AVX512VNNI_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\"))), apply_to = function)")
 #define LAZYLLM_TARGET_END _Pragma("clang attribute pop")
 #else
-#define LAZYLLM_TARGET_AVX2_BEGIN                                                             \
-  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")        \
-      _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") _Pragma("GCC push_options") \
-          _Pragma("GCC target(\"avx2,fma,f16c\")")
-#define LAZYLLM_TARGET_AVX512VNNI_BEGIN                                                       \
-  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")        \
-      _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") _Pragma("GCC push_options") \
-          _Pragma("GCC target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\")")
+#define LAZYLLM_TARGET_BEGIN(pragma) \
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wuninitialized\"") \
+  _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") _Pragma("GCC push_options") _Pragma(pragma)
+#define LAZYLLM_TARGET_AVX2_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c\")")
+#define LAZYLLM_TARGET_AVX512VNNI_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\")")
 #define LAZYLLM_TARGET_END _Pragma("GCC pop_options") _Pragma("GCC diagnostic pop")
 #endif
+// clang-format on
 
 #endif
