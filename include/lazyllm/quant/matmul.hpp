@@ -93,14 +93,15 @@ struct MatmulGrid {
   MatmulGrid(std::size_t row_count, std::size_t max_tile_rows, std::size_t row_bytes, std::size_t panel_count,
              std::size_t max_tile_panels, std::size_t panel_bytes, std::size_t threads)
       : rows(row_count), tiles(ceil_div(row_count, max_tile_rows)), panels(panel_count) {
+    const std::size_t wanted_items = threads > 1 ? items_per_thread * threads : 1;
+    panels_per_group = std::clamp<std::size_t>(panels_budget / std::max<std::size_t>(panel_bytes, 1), 1, panels);
+    // Rows are split first: a tile's activations then stay in L1 over many panels, which stream past in order.
     tiles_per_block =
         std::clamp<std::size_t>(rows_budget / std::max<std::size_t>(row_bytes * max_tile_rows, 1), 1, tiles);
+    tiles_per_block =
+        std::clamp<std::size_t>(tiles / ceil_div(wanted_items, ceil_div(panels, panels_per_group)), 1, tiles_per_block);
     row_blocks = ceil_div(tiles, tiles_per_block);
-    panels_per_group = std::clamp<std::size_t>(panels_budget / std::max<std::size_t>(panel_bytes, 1), 1, panels);
-    if (threads > 1) {
-      const std::size_t wanted_groups = ceil_div(items_per_thread * threads, row_blocks);
-      panels_per_group = std::clamp<std::size_t>(panels / wanted_groups, 1, panels_per_group);
-    }
+    panels_per_group = std::clamp<std::size_t>(panels / ceil_div(wanted_items, row_blocks), 1, panels_per_group);
     panels_per_group = ceil_div(panels_per_group, max_tile_panels) * max_tile_panels;
     panel_groups = ceil_div(panels, panels_per_group);
   }
