@@ -25,7 +25,8 @@ esac
 
 install_missing "${packages[@]}"
 LAZYLLM_MODEL=$(run examples/fetch_model.sh)
-export LAZYLLM_MODEL
+LAZYLLM_DOCUMENT=$(run examples/fetch_document.sh) # the demonstration's, whose answers a test checks
+export LAZYLLM_MODEL LAZYLLM_DOCUMENT
 
 jobs=$(nproc)
 folders=()
