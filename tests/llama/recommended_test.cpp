@@ -9,7 +9,7 @@ using namespace lazyllm;
 TEST_CASE("The recommended schedule of 30 layers is the measured one") {
   LlamaConfig config;
   config.layers = 30;
-  CHECK(recommended_schedule(config) == parse_schedule("17:512,22:256"));
+  CHECK(recommended_schedule(config) == parse_schedule("18:1024,21:256"));
 }
 
 TEST_CASE("The recommended schedule fits models of any depth") {

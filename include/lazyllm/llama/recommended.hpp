@@ -10,12 +10,12 @@
 
 namespace lazyllm::inline v0 {
 
-/// 512 tokens enter the layers above 17/30 of the depth and 256 those above 22/30: measured on a model of 30 layers,
+/// 1,024 tokens enter the layers above 18/30 of the depth and 256 those above 21/30: measured on a model of 30 layers,
 /// placed in proportion for others.
 [[nodiscard]] inline StepSchedule recommended_schedule(const LlamaConfig& config) {
   const auto layer_at = [&](std::size_t of_thirty) { return config.layers * of_thirty / 30; };
-  if (layer_at(17) == layer_at(22)) return StepSchedule({{layer_at(22), KeepRule::count(256)}});
-  return StepSchedule({{layer_at(17), KeepRule::count(512)}, {layer_at(22), KeepRule::count(256)}});
+  if (layer_at(18) == layer_at(21)) return StepSchedule({{layer_at(21), KeepRule::count(256)}});
+  return StepSchedule({{layer_at(18), KeepRule::count(1024)}, {layer_at(21), KeepRule::count(256)}});
 }
 
 }  // namespace lazyllm::inline v0
