@@ -100,6 +100,8 @@ class LazySession {
   Rows new_hidden_rows(std::size_t count) { return {hidden_.data(), count, hidden_dim_}; }
   ConstRows run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer);
   void collect_rows(LayerIndex layer);
+  void drop_unkept();
+  ScoreView drop_parked(LayerIndex layer, ScoreView scores);
   void select_entering(LayerIndex layer, Phase phase, ScoreView scores);
   void park_dropped_rows();
   [[nodiscard]] std::size_t consecutive_tail(std::size_t at_most) const;
@@ -257,47 +259,47 @@ void LazySession<Graph, Policy>::collect_rows(LayerIndex layer) {
   }
 }
 
+/// Leaves in entering_ the tokens whose keep_ is set.
+template <ModelGraph Graph, PruningPolicy Policy>
+void LazySession<Graph, Policy>::drop_unkept() {
+  std::size_t kept = 0;
+  for (std::size_t i = 0; i < entering_.size(); ++i) {
+    if (keep_[i]) entering_[kept++] = entering_[i];
+  }
+  entering_.resize(kept);
+}
+
+/// Without revival: leaves in entering_, and in the scores, the tokens that are in flight or have K and V at the next
+/// layer. The others are parked with the input of that layer.
+template <ModelGraph Graph, PruningPolicy Policy>
+ScoreView LazySession<Graph, Policy>::drop_parked(LayerIndex layer, ScoreView scores) {
+  for (std::size_t i = 0; i < entering_.size(); ++i) {
+    keep_[i] = depth_[entering_[i]] > layer + 1 || !aux_.contains(entering_[i]);
+  }
+  float* out = scores.data();
+  for (std::size_t r = 0; r < scores.query_rows() * scores.heads(); ++r) {
+    const float* const row = scores.data() + r * scores.keys();
+    for (std::size_t i = 0; i < scores.keys(); ++i) {
+      if (keep_[i]) *out++ = row[i];
+    }
+  }
+  drop_unkept();
+  return {scores.data(), scores.query_rows(), scores.heads(), entering_.size()};
+}
+
 /// Asks the policy who of entering_ goes on, and leaves those in entering_.
 template <ModelGraph Graph, PruningPolicy Policy>
 void LazySession<Graph, Policy>::select_entering(LayerIndex layer, Phase phase, ScoreView scores) {
-  // Without revival a token is a candidate only if it is in flight or has K and V at the next layer too.
-  if (phase == Phase::decode && !options_.revive_in_decode) {
-    const auto in_next_layer = [&](TokenIndex token) { return depth_[token] > layer + 1; };
-    std::size_t candidates = 0;
-    for (std::size_t i = 0, row = 0; i < entering_.size(); ++i) {
-      const bool in_flight = row < rows_.size() && rows_[row] == entering_[i];
-      row += in_flight ? 1 : 0;
-      keep_[i] = in_flight || in_next_layer(entering_[i]) || layer + 1 == layer_count_;
-      candidates += keep_[i] ? 1 : 0;
-    }
-    if (candidates != entering_.size()) {
-      float* out = scores.data();
-      for (std::size_t r = 0; r < scores.query_rows() * scores.heads(); ++r) {
-        const float* const row = scores.data() + r * scores.keys();
-        for (std::size_t i = 0; i < scores.keys(); ++i) {
-          if (keep_[i]) *out++ = row[i];
-        }
-      }
-      scores = ScoreView(scores.data(), scores.query_rows(), scores.heads(), candidates);
-      std::size_t next = 0;
-      for (std::size_t i = 0; i < entering_.size(); ++i) {
-        if (keep_[i]) entering_[next++] = entering_[i];
-      }
-      entering_.resize(candidates);
-    }
-  }
-  const std::span<bool> keep(keep_.get(), entering_.size());
+  if (phase == Phase::decode && !options_.revive_in_decode) scores = drop_parked(layer, scores);
+  const std::size_t candidates = entering_.size();
+  const std::span<bool> keep(keep_.get(), candidates);
   std::ranges::fill(keep, true);
   policy_.select(
       PruneContext{.phase = phase, .layer = layer, .context_size = depth_.size(), .tokens = entering_, .probs = scores},
       keep);
   keep.back() = true;
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < entering_.size(); ++i) {
-    if (keep[i]) entering_[kept++] = entering_[i];
-  }
-  const bool selected = !scores.empty() || kept != entering_.size();
-  entering_.resize(kept);
+  drop_unkept();
+  const bool selected = !scores.empty() || entering_.size() != candidates;
   if (selected && options_.on_select) options_.on_select(Selection{.step = step_, .layer = layer, .kept = entering_});
 }
 
