@@ -142,7 +142,7 @@ double on_all_threads(E& executor, Share&& share) {
 /// Float multiply-adds of `executor`, in 1e9 a second. 0: not known for this ISA.
 template <Executor E>
 [[nodiscard]] double measure_float_peak(Isa isa, E& executor) {
-  return dispatch(isa, [&](auto tag) {
+  return dispatch_floats(isa, [&](auto tag) {
     return best_rate(20,
                      [&] { return on_all_threads(executor, [&](std::size_t) { return fma_macs(tag, peak_passes); }); });
   });
@@ -185,7 +185,7 @@ template <Executor E>
 [[nodiscard]] MachinePeak measure_machine_peak(Isa isa, E& executor) {
   MachinePeak peak;
   peak.float_gmacs = measure_float_peak(isa, executor);
-  peak.int8_gmacs = dispatch(isa, [&](auto tag) {
+  peak.int8_gmacs = dispatch_floats(isa, [&](auto tag) {
     return best_rate(20,
                      [&] { return on_all_threads(executor, [&](std::size_t) { return dot_macs(tag, peak_passes); }); });
   });

@@ -41,6 +41,7 @@
 #include <lazyllm/prune/top_k_policy.hpp>
 #include <lazyllm/quant/activations.hpp>
 #include <lazyllm/quant/any_matrix.hpp>
+#include <lazyllm/quant/epilogue.hpp>
 #include <lazyllm/quant/f16.hpp>
 #include <lazyllm/quant/f32.hpp>
 #include <lazyllm/quant/format.hpp>
@@ -51,6 +52,7 @@
 #include <lazyllm/quant/q4_1.hpp>
 #include <lazyllm/quant/q8_0.hpp>
 #include <lazyllm/quant/rounding.hpp>
+#include <lazyllm/simd/bfloat16_rows.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 #include <lazyllm/simd/isa.hpp>
 #include <lazyllm/simd/quantized_rows.hpp>

@@ -28,18 +28,37 @@ struct NotAnEpilogue {
 static_assert(!MatmulEpilogue<NotAnEpilogue>);
 static_assert(!MatmulEpilogue<int>);
 
-/// What the stored blocks stand for with all codes zero: the minima of a format that has them.
+/// What the stored blocks stand for with every code byte `code`: with 0, the minima of a format that has them.
 template <class F>
-std::vector<float> minima_of(std::span<const std::byte> stored) {
+std::vector<float> with_codes(std::span<const std::byte> stored, std::byte code) {
+  constexpr std::size_t head = F::Panel::has_minimum ? 4 : 2;  // scale, minimum; then the codes
   std::vector<std::byte> bytes(stored.begin(), stored.end());
-  if constexpr (requires(typename F::Block b) { b.minimum; }) {
-    for (std::size_t i = 0; i < bytes.size(); ++i) {
-      if (i % sizeof(typename F::Block) >= 4) bytes[i] = std::byte{0};
-    }
-    return test::weights_of<F>(bytes);
-  } else {
-    return std::vector<float>(stored.size() / sizeof(typename F::Block) * F::block_size);
+  for (std::size_t i = 0; i < bytes.size(); ++i) {
+    if (i % sizeof(typename F::Block) >= head) bytes[i] = code;
   }
+  return test::weights_of<F>(bytes);
+}
+
+/// The bound of an AMX product's error. x and w are cut to 8 significant bits: errors of at most 2^-8 and 1.31 * 2^-8
+/// of themselves. A weight is made as code * scale + (minimum - scale * (128 or 256 + zero point)), in floats: off by
+/// at most two roundings of that sum's parts. Then one rounding a product and four for each sum of 32; what is denormal
+/// (below 2^-126) counts as zero.
+template <class F>
+double amx_tolerance(std::span<const float> row, std::span<const float> w, std::span<const float> lowest,
+                     std::span<const float> highest) {
+  constexpr double levels = F::Panel::bits == 4 ? 15 : 255;  // 0xff is the highest code of 4 bits; of 8, one from 0x00
+  const double cut = 0x1p-8, cut_weight = 1.31 * 0x1p-8;
+  double terms = 0, parts = 0, largest = 0;
+  for (std::size_t k = 0; k < row.size(); ++k) {
+    const double scale = std::abs(double{highest[k]} - double{lowest[k]}) / (F::Panel::bits == 4 ? levels : 1.0);
+    const double start = scale * (F::Panel::bits == 4 ? 128 + 8 : 256 + 128) + std::abs(double{lowest[k]});
+    terms += std::abs(double{row[k]} * double{w[k]});
+    parts += std::abs(double{row[k]}) * 3 * unit * (start + std::abs(double{w[k]}));
+    largest = std::max({largest, std::abs(double{row[k]}), std::abs(double{w[k]})});
+  }
+  const double operations = static_cast<double>(row.size()) * (1.0 + 4.0 / 32) + 2;
+  const double denormal = static_cast<double>(row.size()) * 0x1p-126 * (2 + largest);
+  return (terms + parts) * (cut + cut_weight + cut * cut_weight + operations * unit) * (1 + 1e-6) + parts + denormal;
 }
 
 /// Checks one product against both oracles.
@@ -51,7 +70,11 @@ void check_product(Isa isa, std::span<const std::byte> stored, std::span<const f
   CAPTURE(in_features);
   SerialExecutor executor;
   const auto weights = test::weights_of<F>(stored);
-  const auto minima = minima_of<F>(stored);
+  std::vector<float> minima(weights.size()), highest;
+  if constexpr (F::Panel::reads_codes) {
+    minima = with_codes<F>(stored, std::byte{0});
+    highest = with_codes<F>(stored, std::byte{0xff});
+  }
   const auto matrix = PackedMatrix<F>::pack(stored, out_features, in_features, executor);
   Activations x(ConstRows(values.data(), rows, in_features));
   std::vector<float> out(rows * out_features, -777.0f);
@@ -64,7 +87,14 @@ void check_product(Isa isa, std::span<const std::byte> stored, std::span<const f
       const auto w = std::span<const float>(weights).subspan(n * in_features, in_features);
       const double got = static_cast<double>(out[r * out_features + n]);
       const test::Product exact = test::dot(row, w);
-      if constexpr (F::Panel::reads_codes) {
+      if (F::Panel::reads_codes && isa == Isa::amx) {
+        if constexpr (F::Panel::reads_codes) {
+          const auto part = [&](const std::vector<float>& v) {
+            return std::span(v).subspan(n * in_features, in_features);
+          };
+          wrong += std::abs(got - exact.value) <= amx_tolerance<F>(row, w, part(minima), part(highest)) ? 0u : 1u;
+        }
+      } else if constexpr (F::Panel::reads_codes) {
         // Summed are, per block, (integer dot) * scales and minimum * (scaled sum): at most `parts` in magnitude. Each
         // is rounded twice before it is added, and the running sum once (twice without fused operations) at each.
         const auto m = std::span<const float>(minima).subspan(n * in_features, in_features);
@@ -159,6 +189,7 @@ TEST_CASE_TEMPLATE("Integer sums are exact on every ISA", F, Q4_0, Q4_1, Q8_0) {
   SerialExecutor executor;
   const auto matrix = PackedMatrix<F>::pack(std::as_bytes(std::span(stored)), out_features, in_features, executor);
   test::for_every_isa([&](Isa isa) {
+    if (isa == Isa::amx) return;  // multiplies bfloat16, no integers
     Activations x(ConstRows(values.data(), rows, in_features));
     std::vector<float> out(rows * out_features);
     matmul(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
@@ -241,8 +272,12 @@ TEST_CASE_TEMPLATE("Epilogues see each sum once", F, Q4_0, F32) {
     matmul(isa, x, matrix, Rows(sums.data(), rows, out_features), executor, Store{});
     matmul(isa, x, matrix, Rows(added.data(), rows, out_features), executor, AddTo{});
     matmul(isa, x, matrix, Rows(own.data(), rows, out_features), executor,
-           [](std::size_t row, std::size_t column, std::span<const float> s, std::span<float> out) {
-             for (std::size_t i = 0; i < s.size(); ++i) out[i] -= s[i] * static_cast<float>(row * 100 + column + i);
+           [](std::size_t row, std::size_t column, ConstRows s, Rows out) {
+             for (std::size_t r = 0; r < s.rows(); ++r) {
+               for (std::size_t c = 0; c < s.cols(); ++c) {
+                 out.row(r)[c] -= s.row(r)[c] * static_cast<float>((row + r) * 100 + column + c);
+               }
+             }
            });
     for (std::size_t i = 0; i < sums.size(); ++i) {
       CHECK(added[i] == start[i] + sums[i]);

@@ -22,6 +22,7 @@
 #include <lazyllm/quant/matmul.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <memory>
@@ -32,14 +33,25 @@ namespace lazyllm::inline v0 {
 
 namespace detail {
 
-/// A matmul's epilogue: adds one number per output.
+/// A matmul's epilogue: adds one number per output, or nothing.
 struct StoreWithBias {
   std::span<const float> bias;
-  void operator()(std::size_t, std::size_t column, std::span<const float> sums, std::span<float> out) const {
-    for (std::size_t i = 0; i < sums.size(); ++i) out[i] = sums[i] + bias[column + i];
+  void operator()(std::size_t row, std::size_t column, ConstRows sums, Rows out) const {
+    if (bias.empty()) return Store{}(row, column, sums, out);
+    for (std::size_t r = 0; r < sums.rows(); ++r) {
+      for (std::size_t c = 0; c < sums.cols(); ++c) out.row(r)[c] = sums.row(r)[c] + bias[column + c];
+    }
   }
 };
-static_assert(MatmulEpilogue<StoreWithBias>);
+
+/// The epilogue of `up` where the output holds `gate`: out = silu(gate) * up.
+struct SwiGluWithOutput {
+  void operator()(std::size_t, std::size_t, ConstRows sums, Rows out) const {
+    SerialExecutor here;
+    swiglu(out, sums, out, here);
+  }
+};
+static_assert(MatmulEpilogue<StoreWithBias> && MatmulEpilogue<SwiGluWithOutput>);
 
 }  // namespace detail
 
@@ -76,7 +88,7 @@ class Llama {
  private:
   /// Activations of one tile [tile_rows, ...].
   struct Scratch {
-    AlignedBuffer<float> normed, query, key, value, attended, gate, up;
+    AlignedBuffer<float> normed, query, key, value, attended, gate;
     Activations input;
     AttentionScratch attention;
   };
@@ -85,13 +97,21 @@ class Llama {
     LAZYLLM_EXPECTS(rows * cols <= buffer.size());
     return {buffer.data(), rows, cols};
   }
-  /// out = scratch_.input * weight, plus the bias where there is one.
-  void multiply(const WeightMatrix<W>& weight, std::span<const float> bias, Rows out) {
-    if (bias.empty()) {
-      matmul(scratch_.input, weight, out, executor_);
-    } else {
-      matmul(scratch_.input, weight, out, executor_, detail::StoreWithBias{bias});
+  /// key and value [count, ...] of the rows `normed`, and query [outputs, ...] of the last ones, in one go over the
+  /// threads where those are all.
+  template <MatmulEpilogue P>
+  void project_heads(const LlamaLayerWeights<W>& w, ConstRows normed, const std::array<P, 3>& epilogues, Rows query,
+                     Rows key, Rows value) {
+    const Product query_product{w.query, query, epilogues[0]};
+    const Product key_product{w.key, key, epilogues[1]}, value_product{w.value, value, epilogues[2]};
+    scratch_.input.assign(normed);
+    if (query.rows() == normed.rows()) {
+      matmul(active_isa(), scratch_.input, executor_, query_product, key_product, value_product);
+      return;
     }
+    matmul(active_isa(), scratch_.input, executor_, key_product, value_product);
+    scratch_.input.assign(normed.middle_rows(normed.rows() - query.rows(), query.rows()));
+    matmul(active_isa(), scratch_.input, executor_, query_product);
   }
   void run_tile(const LayerStep& step, std::size_t first, std::size_t count);
 
@@ -142,7 +162,6 @@ Llama<W, E, Layout>::Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& ex
   scratch_.value = tile_buffer(kv_dim);
   scratch_.attended = tile_buffer(query_dim);
   scratch_.gate = tile_buffer(config().ffn_dim);
-  scratch_.up = tile_buffer(config().ffn_dim);
   scratch_.input.reserve(tile_rows, std::max({config().hidden_dim, query_dim, config().ffn_dim}));
 }
 
@@ -165,27 +184,27 @@ void Llama<W, E, Layout>::run_tile(const LayerStep& step, std::size_t first, std
   const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
   const Rows hidden = step.hidden.middle_rows(first, count);
 
-  const Rows normed = tile(scratch_.normed, count, c.hidden_dim);
-  rms_norm(hidden, w.attention_norm, c.norm_epsilon, normed, executor_);
-  scratch_.input.assign(normed);
-  const Rows key = tile(scratch_.key, count, kv_dim);
-  const Rows value = tile(scratch_.value, count, kv_dim);
-  multiply(w.key, w.key_bias, key);
-  multiply(w.value, w.value_bias, value);
-  rope(rope_, c.rope_pairing, positions, c.head_dim, key, executor_);
-  for (std::size_t r = 0; r < count; ++r) cache.store(positions[r], key.row(r), value.row(r));
-
-  // From here on only the rows whose output is used.
+  // Queries, attention and what follows only for the rows whose output is used.
   const std::size_t unused = step.rows.size() - step.outputs;
   const std::size_t skip = unused > first ? std::min(count, unused - first) : 0;
-  if (skip == count) return;
   const std::size_t outputs = count - skip;
+
+  const Rows normed = tile(scratch_.normed, count, c.hidden_dim);
+  rms_norm(hidden, w.attention_norm, c.norm_epsilon, normed, executor_);
+  const Rows query = tile(scratch_.query, outputs, query_dim);
+  const Rows key = tile(scratch_.key, count, kv_dim);
+  const Rows value = tile(scratch_.value, count, kv_dim);
+  if (w.query_bias.empty() && w.key_bias.empty() && w.value_bias.empty()) {
+    project_heads(w, normed, std::array<Store, 3>{}, query, key, value);
+  } else {
+    using Bias = detail::StoreWithBias;
+    project_heads(w, normed, std::array{Bias{w.query_bias}, Bias{w.key_bias}, Bias{w.value_bias}}, query, key, value);
+  }
+  rope(rope_, c.rope_pairing, positions, c.head_dim, key, executor_);
+  for (std::size_t r = 0; r < count; ++r) cache.store(positions[r], key.row(r), value.row(r));
+  if (outputs == 0) return;
   const std::span<const TokenIndex> output_positions = positions.subspan(skip);
   const Rows residual = hidden.middle_rows(skip, outputs);
-  if (skip != 0) scratch_.input.assign(normed.middle_rows(skip, outputs));
-
-  const Rows query = tile(scratch_.query, outputs, query_dim);
-  multiply(w.query, w.query_bias, query);
   rope(rope_, c.rope_pairing, output_positions, c.head_dim, query, executor_);
 
   // The part of the scores that this tile's rows fill: the score rows are the last rows of the whole step.
@@ -208,10 +227,8 @@ void Llama<W, E, Layout>::run_tile(const LayerStep& step, std::size_t first, std
   rms_norm(residual, w.ffn_norm, c.norm_epsilon, ffn_normed, executor_);
   scratch_.input.assign(ffn_normed);
   const Rows gate = tile(scratch_.gate, outputs, c.ffn_dim);
-  const Rows up = tile(scratch_.up, outputs, c.ffn_dim);
   matmul(scratch_.input, w.gate, gate, executor_);
-  matmul(scratch_.input, w.up, up, executor_);
-  swiglu(gate, up, gate, executor_);
+  matmul(scratch_.input, w.up, gate, executor_, detail::SwiGluWithOutput{});
   scratch_.input.assign(gate);
   matmul(scratch_.input, w.down, residual, executor_, AddTo{});
 }

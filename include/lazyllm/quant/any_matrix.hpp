@@ -99,14 +99,16 @@ class AnyMatrix {
   Variant matrix_;
 };
 
-template <Executor E, MatmulEpilogue P = Store>
-void matmul(Isa isa, Activations& x, const AnyMatrix& w, Rows out, E& executor, const P& epilogue = {}) {
-  w.visit([&](const auto& m) { matmul(isa, x, m, out, executor, epilogue); });
+namespace detail {
+template <Executor E, MatmulEpilogue P>
+MatmulJob matmul_job(Isa isa, Activations& x, const Product<AnyMatrix, P>& product, E& executor) {
+  return product.weight.visit([&]<PackableFormat F>(const PackedMatrix<F>& m) {
+    const Product<PackedMatrix<F>, P>& same = {m, product.out, product.epilogue};
+    MatmulJob job = matmul_job(isa, x, same, executor);
+    job.epilogue = &product.epilogue;  // which outlives the job
+    return job;
+  });
 }
-
-template <Executor E, MatmulEpilogue P = Store>
-void matmul(Activations& x, const AnyMatrix& w, Rows out, E& executor, const P& epilogue = {}) {
-  matmul(active_isa(), x, w, out, executor, epilogue);
-}
+}  // namespace detail
 
 }  // namespace lazyllm::inline v0

@@ -1,5 +1,5 @@
 // The instruction sets that have kernels of their own, and which of them this process uses.
-// Read from CPUID and XGETBV once; LAZYLLM_ISA=portable|avx2|avx512vnni forces one.
+// Read from CPUID and XGETBV once; LAZYLLM_ISA=portable|avx2|avx512vnni|amx forces one.
 #pragma once
 
 #include <lazyllm/core/error.hpp>
@@ -15,17 +15,21 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace lazyllm::inline v0 {
 
 /// Ascending by preference. `portable` is what the build's own flags allow and runs everywhere.
-enum class Isa { portable, avx2, avx512vnni };
+enum class Isa { portable, avx2, avx512vnni, amx };
 
 /// An ISA as a type, for kernels that are chosen at compile time: `IsaTag<Isa::avx2>`.
 template <Isa I>
 using IsaTag = std::integral_constant<Isa, I>;
 
-inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avx512vnni};
+inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avx512vnni, Isa::amx};
 
 /// The name that LAZYLLM_ISA takes and that reports show.
 [[nodiscard]] constexpr std::string_view name(Isa isa) {
@@ -33,6 +37,7 @@ inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avx512vnni};
     case Isa::portable: return "portable";
     case Isa::avx2: return "avx2";
     case Isa::avx512vnni: return "avx512vnni";
+    case Isa::amx: return "amx";
   }
   return "?";
 }
@@ -43,7 +48,18 @@ namespace detail {
 struct CpuFeatures {
   bool avx2 = false;        // AVX2, FMA and F16C
   bool avx512vnni = false;  // AVX-512 F, DQ, BW, VL and VNNI
+  bool amx = false;         // tile registers and bfloat16 products; AVX-512 VNNI and BF16
 };
+
+/// Linux gives a process the tile registers only when it asks for them.
+[[nodiscard]] inline bool allow_tile_registers() {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
+}
 
 [[nodiscard]] inline CpuFeatures detect_cpu_features() {
   CpuFeatures features;
@@ -60,6 +76,9 @@ struct CpuFeatures {
   features.avx2 = os_avx && fma_f16c && bit(b, 5);
   features.avx512vnni =
       features.avx2 && os_avx512 && bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31) && bit(c, 11);
+  const bool tiles = (low & 0x60000u) == 0x60000u && bit(d, 22) && bit(d, 24);
+  if (!features.avx512vnni || !tiles || __get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return features;
+  features.amx = bit(a, 5) && allow_tile_registers();
 #endif
   return features;
 }
@@ -73,6 +92,7 @@ struct CpuFeatures {
     case Isa::portable: return true;
     case Isa::avx2: return features.avx2;
     case Isa::avx512vnni: return features.avx512vnni;
+    case Isa::amx: return features.amx;
   }
   return false;
 }

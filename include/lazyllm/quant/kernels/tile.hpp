@@ -4,12 +4,16 @@
 // a row's result does not depend on its neighbours.
 #pragma once
 
+#include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/quant/panel.hpp>
+#include <lazyllm/simd/bfloat16_rows.hpp>
 #include <lazyllm/simd/isa.hpp>
+#include <lazyllm/simd/quantized_rows.hpp>
 #include <lazyllm/simd/target_region.hpp>
 
 #include <array>
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 
 namespace lazyllm::inline v0::detail {
@@ -28,9 +32,13 @@ struct TileOutput {
 ///   template <std::size_t R, std::size_t P>   // R <= max_rows rows, P <= max_panels panels, panel_stride bytes apart
 ///   static void run(const Operand& x, std::size_t first_row, const std::byte* panels, std::size_t panel_stride,
 ///                   std::size_t blocks, const TileOutput& out);
-/// Operand is QuantizedRows for panels of codes and ConstRows for panels of floats.
 template <Isa I, class Panel>
 struct TileKernel;
+
+/// What the kernels of an ISA read: floats for float weights, 8-bit codes or bfloat16 for codes.
+template <Isa I, class Panel>
+using MatmulOperand =
+    std::conditional_t<!Panel::reads_codes, ConstRows, std::conditional_t<I == Isa::amx, BFloat16Rows, QuantizedRows>>;
 
 template <class Operand>
 using TileFunction = void (*)(const Operand&, std::size_t, const std::byte*, std::size_t, std::size_t,
