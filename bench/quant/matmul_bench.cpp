@@ -65,7 +65,7 @@ void report(benchmark::State& state, double macs, double weight_bytes, bool inte
   const auto rate = [](double per_pass) {
     return benchmark::Counter(per_pass, benchmark::Counter::kIsIterationInvariantRate);
   };
-  const double most = integers ? peak().int8_gmacs : peak().float_gmacs;
+  const double most = integers ? peak().dot_gmacs : peak().float_gmacs;
   state.counters["GMAC/s"] = rate(gmacs);
   state.counters["GB/s"] = rate(gigabytes);
   if (most > 0) state.counters["of_compute_peak"] = rate(gmacs / most);

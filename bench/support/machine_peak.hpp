@@ -1,10 +1,11 @@
-// What this machine can do at most, measured in the run that reports shares of it: int8 dots, float FMA, memory read.
-// Each number is the best of several short runs on all threads of the executor.
+// What this machine can do at most, measured in the run that reports shares of it: dots of codes, float FMA, memory
+// read. Each number is the best of several short runs on all threads of the executor.
 #pragma once
 
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
+#include <lazyllm/quant/matmul.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 #include <lazyllm/simd/isa.hpp>
 #include <lazyllm/simd/target_region.hpp>
@@ -20,7 +21,7 @@ namespace lazyllm::bench {
 
 /// In units of 1e9 a second, over all threads. 0: not known for this ISA.
 struct MachinePeak {
-  double int8_gmacs = 0;
+  double dot_gmacs = 0;  // of the products that matmul is made of: int8, with AMX bfloat16
   double float_gmacs = 0;
   double read_gb_per_s = 0;
 };
@@ -32,6 +33,8 @@ inline constexpr std::size_t peak_passes = 20000;
 
 inline double dot_macs(IsaTag<Isa::portable>, std::size_t) { return 0; }
 inline double fma_macs(IsaTag<Isa::portable>, std::size_t) { return 0; }
+inline double dot_macs(IsaTag<Isa::neon>, std::size_t) { return 0; }
+inline double fma_macs(IsaTag<Isa::neon>, std::size_t) { return 0; }
 
 }  // namespace lazyllm::bench
 
@@ -76,6 +79,27 @@ inline double fma_macs(IsaTag<Isa::avx2>, std::size_t passes) {
 }  // namespace lazyllm::bench
 LAZYLLM_TARGET_END
 
+LAZYLLM_TARGET_AVXVNNI_BEGIN
+namespace lazyllm::bench {
+
+inline double dot_macs(IsaTag<Isa::avxvnni>, std::size_t passes) {
+  __m256i sums[peak_chains];
+  const __m256i codes = _mm256_set1_epi8(3);
+  LAZYLLM_UNROLL
+  for (std::size_t i = 0; i < peak_chains; ++i) sums[i] = _mm256_setzero_si256();
+  for (std::size_t p = 0; p < passes; ++p) {
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < peak_chains; ++i) {
+      sums[i] = _mm256_dpbusd_avx_epi32(sums[i], codes, codes);
+      __asm__ volatile("" : "+x"(sums[i]));
+    }
+  }
+  return static_cast<double>(passes * peak_chains * 32);
+}
+
+}  // namespace lazyllm::bench
+LAZYLLM_TARGET_END
+
 LAZYLLM_TARGET_AVX512VNNI_BEGIN
 namespace lazyllm::bench {
 
@@ -112,6 +136,30 @@ inline double fma_macs(IsaTag<Isa::avx512vnni>, std::size_t passes) {
 }  // namespace lazyllm::bench
 LAZYLLM_TARGET_END
 
+LAZYLLM_TARGET_AMX_BEGIN
+namespace lazyllm::bench {
+
+/// bfloat16 products of whole tiles; the four accumulators of the matmul.
+inline double dot_macs(IsaTag<Isa::amx>, std::size_t passes) {
+  using Tiles = lazyllm::detail::AmxTiles;
+  const Tiles tiles(16);
+  alignas(64) static constexpr std::uint16_t zeros[512] = {};
+  Tiles::load<4>(zeros, 64);
+  Tiles::load<5>(zeros, 64);
+  Tiles::load<6>(zeros, 64);
+  Tiles::load<7>(zeros, 64);
+  for (std::size_t p = 0; p < passes; ++p) {
+    Tiles::multiply<0, 4, 6>();
+    Tiles::multiply<1, 4, 7>();
+    Tiles::multiply<2, 5, 6>();
+    Tiles::multiply<3, 5, 7>();
+  }
+  return static_cast<double>(passes) * 4 * 16 * 16 * 32;
+}
+
+}  // namespace lazyllm::bench
+LAZYLLM_TARGET_END
+
 #endif
 
 namespace lazyllm::bench {
@@ -142,7 +190,7 @@ double on_all_threads(E& executor, Share&& share) {
 /// Float multiply-adds of `executor`, in 1e9 a second. 0: not known for this ISA.
 template <Executor E>
 [[nodiscard]] double measure_float_peak(Isa isa, E& executor) {
-  return dispatch_floats(isa, [&](auto tag) {
+  return dispatch_float(isa, [&](auto tag) {
     return best_rate(20,
                      [&] { return on_all_threads(executor, [&](std::size_t) { return fma_macs(tag, peak_passes); }); });
   });
@@ -185,7 +233,7 @@ template <Executor E>
 [[nodiscard]] MachinePeak measure_machine_peak(Isa isa, E& executor) {
   MachinePeak peak;
   peak.float_gmacs = measure_float_peak(isa, executor);
-  peak.int8_gmacs = dispatch_floats(isa, [&](auto tag) {
+  peak.dot_gmacs = dispatch(isa, [&](auto tag) {
     return best_rate(20,
                      [&] { return on_all_threads(executor, [&](std::size_t) { return dot_macs(tag, peak_passes); }); });
   });

@@ -24,7 +24,7 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 
 /// e^x in place: the probabilities kernel with maximum 0 and sum 1.
 void exponentials(std::vector<float>& x, Isa isa) {
-  dispatch(isa, [&](auto tag) {
+  dispatch_float(isa, [&](auto tag) {
     detail::probabilities(detail::Floats<decltype(tag)::value>{}, x.data(), x.size(), 0.0f, 1.0f);
   });
 }

@@ -6,10 +6,13 @@
 
 using namespace lazyllm;
 
-TEST_CASE("dispatch calls with the tag of the ISA and returns what the call returns") {
+TEST_CASE(
+    "dispatch calls with the tag of the ISA, dispatch_float with that of its float kernels, and returns what the call "
+    "returns") {
   for (const Isa isa : all_isas) {
     if (!supports(isa)) continue;
     CHECK(dispatch(isa, [](auto tag) -> Isa { return tag(); }) == isa);
+    CHECK(dispatch_float(isa, [](auto tag) -> Isa { return tag(); }) == float_isa(isa));
   }
   int value = 0;
   const auto reference = [&](auto) -> int& { return value; };

@@ -42,7 +42,7 @@ void attention(const AttentionShape& shape, ConstRows queries, std::span<const T
   LAZYLLM_EXPECTS(scores.query_rows() <= rows.size());
   if (rows.empty()) return;
   scratch.reserve(shape, rows.size(), keys.size(), scores.query_rows(), executor.concurrency());
-  dispatch_floats(isa, [&](auto tag) {
+  dispatch_float(isa, [&](auto tag) {
     using V = detail::Floats<decltype(tag)::value>;
     detail::AttentionJob<V, KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
   });

@@ -21,7 +21,7 @@ void rms_norm(ConstRows x, std::span<const float> weight, float epsilon, Rows ou
               Isa isa = active_isa()) {
   LAZYLLM_EXPECTS(weight.size() == x.cols() && out.cols() == x.cols() && out.rows() == x.rows());
   if (x.empty()) return;
-  dispatch_floats(isa, [&](auto tag) {
+  dispatch_float(isa, [&](auto tag) {
     detail::for_rows(x.rows(), x.cols(), executor, [&](std::size_t begin, std::size_t end) {
       for (std::size_t r = begin; r < end; ++r) {
         detail::rms_norm_row(detail::Floats<decltype(tag)::value>{}, x.row(r).data(), weight.data(), epsilon,

@@ -104,7 +104,7 @@ template <Executor E>
 void rope(const RopeTable& table, RopePairing pairing, std::span<const TokenIndex> positions, std::size_t head_dim,
           Rows x, E& executor, Isa isa = active_isa()) {
   LAZYLLM_EXPECTS(positions.size() == x.rows() && table.rotary_dim() <= head_dim && x.cols() % head_dim == 0);
-  dispatch_floats(isa, [&](auto tag) {
+  dispatch_float(isa, [&](auto tag) {
     detail::for_rows(x.rows(), x.cols(), executor, [&](std::size_t begin, std::size_t end) {
       for (std::size_t r = begin; r < end; ++r) {
         detail::rope_row(detail::Floats<decltype(tag)::value>{}, table, pairing, positions[r], head_dim, x.row(r));

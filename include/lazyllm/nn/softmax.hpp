@@ -13,8 +13,8 @@ namespace lazyllm::inline v0 {
 /// (else the result is NaN); -infinity gives exactly 0, and so does anything 87.33 below the maximum. No allocation.
 inline void softmax(std::span<float> x, Isa isa = active_isa()) {
   if (x.empty()) return;
-  dispatch_floats(isa,
-                  [&](auto tag) { detail::softmax_row(detail::Floats<decltype(tag)::value>{}, x.data(), x.size()); });
+  dispatch_float(isa,
+                 [&](auto tag) { detail::softmax_row(detail::Floats<decltype(tag)::value>{}, x.data(), x.size()); });
 }
 
 }  // namespace lazyllm::inline v0

@@ -19,7 +19,7 @@ template <Executor E>
 void swiglu(ConstRows gate, ConstRows up, Rows out, E& executor, Isa isa = active_isa()) {
   LAZYLLM_EXPECTS(up.rows() == gate.rows() && up.cols() == gate.cols());
   LAZYLLM_EXPECTS(out.rows() == gate.rows() && out.cols() == gate.cols());
-  dispatch_floats(isa, [&](auto tag) {
+  dispatch_float(isa, [&](auto tag) {
     detail::for_rows(gate.rows(), gate.cols(), executor, [&](std::size_t begin, std::size_t end) {
       for (std::size_t r = begin; r < end; ++r) {
         detail::swiglu_row(detail::Floats<decltype(tag)::value>{}, gate.row(r).data(), up.row(r).data(),

@@ -18,6 +18,9 @@
 #include <lazyllm/quant/kernels/amx.hpp>
 #include <lazyllm/quant/kernels/avx2.hpp>
 #include <lazyllm/quant/kernels/avx512vnni.hpp>
+#include <lazyllm/quant/kernels/avxvnni.hpp>
+#elif defined(__aarch64__)
+#include <lazyllm/quant/kernels/neon.hpp>
 #endif
 
 #include <algorithm>

@@ -10,35 +10,31 @@ namespace lazyllm::inline v0 {
 /// Calls f(IsaTag<isa>{}) and returns its result. Precondition: supports(isa).
 template <class F>
 decltype(auto) dispatch(Isa isa, F&& f) {
-#if defined(__x86_64__)
   switch (isa) {
+#if defined(__x86_64__)
     case Isa::amx: return std::forward<F>(f)(IsaTag<Isa::amx>{});
     case Isa::avx512vnni: return std::forward<F>(f)(IsaTag<Isa::avx512vnni>{});
+    case Isa::avxvnni: return std::forward<F>(f)(IsaTag<Isa::avxvnni>{});
     case Isa::avx2: return std::forward<F>(f)(IsaTag<Isa::avx2>{});
-    case Isa::portable: break;
-  }
-#else
-  static_cast<void>(isa);
+#elif defined(__aarch64__)
+    case Isa::neon: return std::forward<F>(f)(IsaTag<Isa::neon>{});
 #endif
-  return std::forward<F>(f)(IsaTag<Isa::portable>{});
+    default: return std::forward<F>(f)(IsaTag<Isa::portable>{});
+  }
 }
 
-/// The ISA whose float kernels `isa` uses: AMX adds only a matmul to AVX-512.
-[[nodiscard]] constexpr Isa float_isa(Isa isa) { return isa == Isa::amx ? Isa::avx512vnni : isa; }
-
-/// As dispatch, with the tag of float_isa(isa).
+/// For float kernels: calls f(IsaTag<float_isa(isa)>{}) and returns its result. Precondition: supports(isa).
 template <class F>
-decltype(auto) dispatch_floats(Isa isa, F&& f) {
-#if defined(__x86_64__)
+decltype(auto) dispatch_float(Isa isa, F&& f) {
   switch (float_isa(isa)) {
+#if defined(__x86_64__)
     case Isa::avx512vnni: return std::forward<F>(f)(IsaTag<Isa::avx512vnni>{});
     case Isa::avx2: return std::forward<F>(f)(IsaTag<Isa::avx2>{});
-    default: break;
-  }
-#else
-  static_cast<void>(isa);
+#elif defined(__aarch64__)
+    case Isa::neon: return std::forward<F>(f)(IsaTag<Isa::neon>{});
 #endif
-  return std::forward<F>(f)(IsaTag<Isa::portable>{});
+    default: return std::forward<F>(f)(IsaTag<Isa::portable>{});
+  }
 }
 
 }  // namespace lazyllm::inline v0

@@ -1,5 +1,6 @@
 // The instruction sets that have kernels of their own, and which of them this process uses.
-// Read from CPUID and XGETBV once; LAZYLLM_ISA=portable|avx2|avx512vnni|amx forces one.
+// Read once from CPUID and XGETBV, or from the kernel's HWCAP; LAZYLLM_ISA=portable|avx2|avxvnni|avx512vnni|amx|neon
+// forces one. Every build lists all of them; those of another architecture are never supported.
 #pragma once
 
 #include <lazyllm/core/error.hpp>
@@ -14,52 +15,70 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#endif
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace lazyllm::inline v0 {
 
 /// Ascending by preference. `portable` is what the build's own flags allow and runs everywhere.
-enum class Isa { portable, avx2, avx512vnni, amx };
+enum class Isa { portable, avx2, avxvnni, avx512vnni, amx, neon };
 
 /// An ISA as a type, for kernels that are chosen at compile time: `IsaTag<Isa::avx2>`.
 template <Isa I>
 using IsaTag = std::integral_constant<Isa, I>;
 
-inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avx512vnni, Isa::amx};
+inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avxvnni, Isa::avx512vnni, Isa::amx, Isa::neon};
 
 /// The name that LAZYLLM_ISA takes and that reports show.
 [[nodiscard]] constexpr std::string_view name(Isa isa) {
   switch (isa) {
     case Isa::portable: return "portable";
     case Isa::avx2: return "avx2";
+    case Isa::avxvnni: return "avxvnni";
     case Isa::avx512vnni: return "avx512vnni";
     case Isa::amx: return "amx";
+    case Isa::neon: return "neon";
   }
   return "?";
 }
 
+/// The ISA whose float kernels `isa` uses: an ISA that only adds a matmul has none of its own.
+[[nodiscard]] constexpr Isa float_isa(Isa isa) {
+  switch (isa) {
+    case Isa::avxvnni: return Isa::avx2;
+    case Isa::amx: return Isa::avx512vnni;
+    default: return isa;
+  }
+}
+
 namespace detail {
 
-/// Feature bits of this CPU that the operating system has also enabled (XGETBV).
+/// Feature bits of this CPU that the operating system has also enabled.
 struct CpuFeatures {
   bool avx2 = false;        // AVX2, FMA and F16C
+  bool avxvnni = false;     // the same and AVX-VNNI
   bool avx512vnni = false;  // AVX-512 F, DQ, BW, VL and VNNI
-  bool amx = false;         // tile registers and bfloat16 products; AVX-512 VNNI and BF16
+  bool amx = false;         // tile registers and bfloat16 products, AVX-512 VNNI and BF16
+  bool neon = false;        // AArch64 with the dot product extension
 };
 
+#if defined(__x86_64__)
 /// Linux gives a process the tile registers only when it asks for them.
 [[nodiscard]] inline bool allow_tile_registers() {
-#if defined(__linux__) && defined(__x86_64__)
+#if defined(__linux__)
   constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 #else
   return false;
 #endif
 }
+#endif
 
 [[nodiscard]] inline CpuFeatures detect_cpu_features() {
   CpuFeatures features;
@@ -76,9 +95,12 @@ struct CpuFeatures {
   features.avx2 = os_avx && fma_f16c && bit(b, 5);
   features.avx512vnni =
       features.avx2 && os_avx512 && bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31) && bit(c, 11);
-  const bool tiles = (low & 0x60000u) == 0x60000u && bit(d, 22) && bit(d, 24);
-  if (!features.avx512vnni || !tiles || __get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return features;
-  features.amx = bit(a, 5) && allow_tile_registers();
+  const bool tiles = features.avx512vnni && (low & 0x60000u) == 0x60000u && bit(d, 22) && bit(d, 24);
+  if (!features.avx2 || a < 1 || __get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return features;
+  features.avxvnni = bit(a, 4);
+  features.amx = tiles && bit(a, 5) && allow_tile_registers();
+#elif defined(__aarch64__) && defined(__linux__)
+  features.neon = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #endif
   return features;
 }
@@ -91,8 +113,10 @@ struct CpuFeatures {
   switch (isa) {
     case Isa::portable: return true;
     case Isa::avx2: return features.avx2;
+    case Isa::avxvnni: return features.avxvnni;
     case Isa::avx512vnni: return features.avx512vnni;
     case Isa::amx: return features.amx;
+    case Isa::neon: return features.neon;
   }
   return false;
 }

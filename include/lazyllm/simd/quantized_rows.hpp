@@ -47,7 +47,7 @@ class QuantizedRows {
   /// threads. Precondition: resize(x.rows(), x.cols()), supports(isa).
   void quantize(ConstRows x, std::size_t first, std::size_t count, Isa isa = active_isa()) {
     LAZYLLM_EXPECTS(x.rows() == rows_ && x.cols() == cols_ && first + count <= rows_);
-    dispatch_floats(isa, [&](auto tag) {
+    dispatch_float(isa, [&](auto tag) {
       for (std::size_t r = first; r < first + count; ++r) {
         const float* values = x.row(r).data();
         std::int8_t* codes = codes_.data() + r * stride_;

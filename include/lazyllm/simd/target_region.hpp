@@ -28,6 +28,7 @@
 #if defined(__clang__)
 #define LAZYLLM_TARGET_BEGIN(pragma) _Pragma(pragma)
 #define LAZYLLM_TARGET_AVX2_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c\"))), apply_to = function)")
+#define LAZYLLM_TARGET_AVXVNNI_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avxvnni\"))), apply_to = function)")
 #define LAZYLLM_TARGET_AVX512VNNI_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\"))), apply_to = function)")
 #define LAZYLLM_TARGET_AMX_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16\"))), apply_to = function)")
 #define LAZYLLM_TARGET_END _Pragma("clang attribute pop")
@@ -36,10 +37,13 @@
   _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wuninitialized\"") \
   _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"") _Pragma("GCC push_options") _Pragma(pragma)
 #define LAZYLLM_TARGET_AVX2_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c\")")
+#define LAZYLLM_TARGET_AVXVNNI_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c,avxvnni\")")
 #define LAZYLLM_TARGET_AVX512VNNI_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\")")
 #define LAZYLLM_TARGET_AMX_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16\")")
 #define LAZYLLM_TARGET_END _Pragma("GCC pop_options") _Pragma("GCC diagnostic pop")
 #endif
 // clang-format on
 
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif

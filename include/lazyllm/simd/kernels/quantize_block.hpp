@@ -111,4 +111,33 @@ inline void quantize_row(IsaTag<Isa::avx512vnni>, const float* x, std::int8_t* c
 }  // namespace lazyllm::inline v0::detail
 LAZYLLM_TARGET_END
 
+#elif defined(__aarch64__)
+
+namespace lazyllm::inline v0::detail {
+
+inline void quantize_row(IsaTag<Isa::neon>, const float* x, std::int8_t* codes, QuantizedBlock* blocks,
+                         std::size_t block_count) {
+  constexpr std::size_t vectors = quantized_block_size / 4;
+  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size, codes += quantized_block_size) {
+    float32x4_t magnitudes = vabsq_f32(vld1q_f32(x));
+    LAZYLLM_UNROLL
+    for (std::size_t i = 1; i < vectors; ++i) magnitudes = vmaxq_f32(magnitudes, vabsq_f32(vld1q_f32(x + 4 * i)));
+    const float largest = vmaxvq_f32(magnitudes);
+    const bool zero = !(largest >= smallest_quantized_magnitude);
+    const float inverse = zero ? 0.0f : 127.0f / largest;
+    int16x8_t sums = vdupq_n_s16(0);
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < vectors; i += 2) {
+      const int32x4_t low = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inverse));
+      const int32x4_t high = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i + 4), inverse));
+      const int16x8_t eight = vcombine_s16(vmovn_s32(low), vmovn_s32(high));
+      vst1_s8(codes + 4 * i, vmovn_s16(eight));
+      sums = vaddq_s16(sums, eight);
+    }
+    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, vaddlvq_s16(sums));
+  }
+}
+
+}  // namespace lazyllm::inline v0::detail
+
 #endif
