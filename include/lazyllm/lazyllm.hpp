@@ -7,7 +7,7 @@
 #include <lazyllm/cache/layout.hpp>
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/bfloat16.hpp>
-include <lazyllm/core/contract.hpp>
+#include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/float16.hpp>
 #include <lazyllm/core/kv_store.hpp>
