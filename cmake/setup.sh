@@ -33,6 +33,8 @@ has() {
     ninja-build) command -v ninja >/dev/null ;;
     clang) command -v clang++ >/dev/null ;;
     clang-tidy | clang-format | unzip) command -v "$1" >/dev/null ;;
+    g++-aarch64-linux-gnu) command -v aarch64-linux-gnu-g++ >/dev/null ;;
+    qemu-user) command -v qemu-aarch64 >/dev/null ;;
     libclang-rt-dev) # the sanitizers' run-time libraries of clang
       command -v clang++ >/dev/null && [ -n "$(ls "$(clang++ -print-resource-dir)"/lib/*/*tsan* 2>/dev/null)" ] ;;
     libeigen3-dev) has_header Eigen/Core ;;

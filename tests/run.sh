@@ -2,7 +2,7 @@
 # Sets the machine up, then builds and tests everything and ends with one ctest summary.
 #   tests/run.sh            g++, clang, asan-ubsan, tsan
 #   tests/run.sh --quick    g++ only
-#   tests/run.sh --full     the same as without an option, plus the slow legs (there are none yet)
+#   tests/run.sh --full     the same as without an option, plus the slow leg: neon (AArch64, cross-compiled, qemu-user)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source cmake/setup.sh
@@ -14,8 +14,8 @@ case "${1:-}" in
   '') packages+=(clang libclang-rt-dev) ;;
   --quick) presets=(release) ;;
   --full)
-    packages+=(clang libclang-rt-dev)
-    echo "--full: there are no slow legs yet, the same as without it" >&2
+    presets+=(neon)
+    packages+=(clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user)
     ;;
   *)
     sed -n '2,5p' "${BASH_SOURCE[0]}"

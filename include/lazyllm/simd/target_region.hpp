@@ -45,5 +45,16 @@
 // clang-format on
 
 #elif defined(__aarch64__)
+
 #include <arm_neon.h>
+
+#if defined(__clang__)
+#define LAZYLLM_TARGET_NEON_BEGIN \
+  _Pragma("clang attribute push(__attribute__((target(\"dotprod\"))), apply_to = function)")
+#define LAZYLLM_TARGET_END _Pragma("clang attribute pop")
+#else
+#define LAZYLLM_TARGET_NEON_BEGIN _Pragma("GCC push_options") _Pragma("GCC target(\"arch=armv8.2-a+dotprod\")")
+#define LAZYLLM_TARGET_END _Pragma("GCC pop_options")
+#endif
+
 #endif

@@ -23,4 +23,13 @@ inline void to_bfloat16(const float* x, std::uint16_t* out, std::size_t n) {
 }  // namespace lazyllm::inline v0::detail
 LAZYLLM_TARGET_END
 
+#else
+
+namespace lazyllm::inline v0::detail {
+
+/// Only AMX reads bfloat16: never called on other architectures.
+inline void to_bfloat16(const float*, std::uint16_t*, std::size_t) {}
+
+}  // namespace lazyllm::inline v0::detail
+
 #endif

@@ -1,0 +1,8 @@
+# Toolchain: from Debian on any CPU to AArch64 with its cross compiler; the programs run under qemu-user.
+# Header-only packages are this machine's own. Its include directory comes last, behind the target's.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_CXX_FLAGS_INIT "-idirafter /usr/include")
+set(CMAKE_PREFIX_PATH /usr/lib/${CMAKE_HOST_SYSTEM_PROCESSOR}-linux-gnu/cmake)
+set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -L /usr/aarch64-linux-gnu)
