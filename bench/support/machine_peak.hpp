@@ -5,7 +5,7 @@
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
-#include <lazyllm/quant/matmul.hpp>
+#include <lazyllm/simd/amx_tiles.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 #include <lazyllm/simd/isa.hpp>
 #include <lazyllm/simd/target_region.hpp>

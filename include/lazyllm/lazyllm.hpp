@@ -53,6 +53,7 @@
 #include <lazyllm/quant/q4_1.hpp>
 #include <lazyllm/quant/q8_0.hpp>
 #include <lazyllm/quant/rounding.hpp>
+#include <lazyllm/simd/amx_tiles.hpp>
 #include <lazyllm/simd/bfloat16_rows.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 #include <lazyllm/simd/isa.hpp>

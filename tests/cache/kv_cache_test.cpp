@@ -68,3 +68,16 @@ TEST_CASE("Bytes in use count the tokens that were computed at each layer") {
   cache.layer(1).store(7, row, row);
   CHECK(cache.size_bytes() == 3 * 2 * 16 * sizeof(float));
 }
+
+TEST_CASE("BFloat16 elements are the stored floats rounded to nearest even, in half the bytes") {
+  LayerCache<TokenMajor, BFloat16> cache(CacheShape{1, 4, 8});
+  const std::vector<float> key{1.0f, -1.00390625f, 3.01171875f, 0.1f};  // exact, a tie each way, between
+  const std::vector<float> value{1e38f, -0.0f, 65504.0f, 1e-39f};
+  cache.store(5, key, value);
+  const std::vector<float> rounded_key{1.0f, -1.0f, 3.015625f, 0.10009765625f};
+  for (std::size_t i = 0; i < 4; ++i) {
+    CHECK(to_float(cache.key(0, 5)[i]) == rounded_key[i]);
+    CHECK(cache.value(0, 5)[i] == to_bfloat16(value[i]));
+  }
+  CHECK(cache.size_bytes() == 2 * 4 * sizeof(BFloat16));
+}

@@ -32,7 +32,7 @@ constexpr std::size_t tile = Llama<>::tile_rows;
 using Shared = std::shared_ptr<const LlamaWeights<AsStored>>;
 
 static_assert(LanguageGraph<Llama<>>);
-static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, HeadMajor>>);
+static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, HeadMajor, float>>);
 
 Shared load(const GgufWriter& writer) {
   const TemporaryDirectory directory;
@@ -231,9 +231,13 @@ TEST_CASE("K and V take memory for the tokens computed at each layer") {
   const Shared weights = quantised_model();
   ThreadPool pool(1);
   Llama graph(weights, pool, 100);
+  Llama<AsStored, ThreadPool, TokenMajor, float> floats(weights, pool, 100);
   LazySession session(graph, top_k("0:10,1:5"), options(100));
+  LazySession wide(floats, top_k("0:10,1:5"), options(100));
   session.prefill(prompt(40));
-  CHECK(graph.kv_bytes() == (40 + 10 + 5) * 2 * 32 * sizeof(float));
+  wide.prefill(prompt(40));
+  CHECK(graph.kv_bytes() == (40 + 10 + 5) * 2 * 32 * sizeof(BFloat16));
+  CHECK(floats.kv_bytes() == (40 + 10 + 5) * 2 * 32 * sizeof(float));
   CHECK(session.aux_bytes() == 35 * 64 * sizeof(float));
 }
 

@@ -14,7 +14,7 @@ using namespace lazyllm::test;
 
 TEST_CASE("attention keeps its buffers once they are reserved") {
   const AttentionShape shape{6, 2, 32, 0.25f};
-  const ArrayKv kv(2, 600, 32);
+  const ArrayKv<> kv(2, 600, 32);
   std::vector<TokenIndex> keys(600);
   std::iota(keys.begin(), keys.end(), TokenIndex{0});
   std::vector<float> queries(600 * 192, 0.5f);
@@ -40,7 +40,7 @@ TEST_CASE("attention scratch serves layers of different shapes in turn") {
   SerialExecutor executor;
   for (const std::size_t head_dim : {std::size_t{8}, std::size_t{128}, std::size_t{64}}) {
     const AttentionShape shape{2, 1, head_dim, 1.0f};
-    ArrayKv kv(1, 3, head_dim);
+    ArrayKv<> kv(1, 3, head_dim);
     for (float& v : kv.values) v = 2.0f;
     const std::vector<TokenIndex> keys{0, 1, 2};
     std::vector<float> rows(3 * 2 * head_dim);

@@ -12,6 +12,7 @@
 namespace lazyllm::test {
 
 /// K and V in two plain arrays [kv_head, token, head_dim].
+template <KeyValueElement Element = float>
 struct ArrayKv {
   ArrayKv(std::size_t heads, std::size_t tokens, std::size_t dim)
       : heads_(heads), tokens_(tokens), dim_(dim), keys(heads * tokens * dim), values(keys.size()) {}
@@ -19,15 +20,22 @@ struct ArrayKv {
   [[nodiscard]] std::size_t at(std::size_t kv_head, TokenIndex token) const {
     return (kv_head * tokens_ + token) * dim_;
   }
-  [[nodiscard]] const float* key(std::size_t kv_head, TokenIndex token) const { return &keys[at(kv_head, token)]; }
-  [[nodiscard]] const float* value(std::size_t kv_head, TokenIndex token) const { return &values[at(kv_head, token)]; }
+  [[nodiscard]] const Element* key(std::size_t kv_head, TokenIndex token) const { return &keys[at(kv_head, token)]; }
+  [[nodiscard]] const Element* value(std::size_t kv_head, TokenIndex token) const {
+    return &values[at(kv_head, token)];
+  }
   [[nodiscard]] std::size_t kv_head_count() const { return heads_; }
   [[nodiscard]] std::size_t head_dim() const { return dim_; }
 
   std::size_t heads_, tokens_, dim_;
-  std::vector<float> keys, values;
+  std::vector<Element> keys, values;
 };
-static_assert(KeyValueReader<ArrayKv>);
+static_assert(KeyValueReader<ArrayKv<>> && KeyValueReader<ArrayKv<BFloat16>>);
+
+inline void put(float& to, float value) { to = value; }
+inline void put(BFloat16& to, float value) { to = to_bfloat16(value); }
+inline double exact(float value) { return static_cast<double>(value); }
+inline double exact(BFloat16 value) { return static_cast<double>(to_float(value)); }
 
 struct AttentionAnswer {
   std::vector<double> out;            // [head_dim]
@@ -36,10 +44,12 @@ struct AttentionAnswer {
   double probability_bound = 0.0;     // relative
 };
 
-/// One query (of one head) against the keys <= position. `exact_scores`: inputs whose products and sums are exact.
-inline AttentionAnswer attention_oracle(std::span<const float> query, double scale, TokenIndex position,
-                                        std::span<const TokenIndex> keys, const ArrayKv& kv, std::size_t kv_head,
-                                        bool exact_scores = false) {
+/// One query (of one head) against the keys <= position. `operand_rounding`: relative error of a query and of a weight
+/// as the products see them. `exact_scores`: inputs whose products and sums are exact.
+template <KeyValueElement Element>
+AttentionAnswer attention_oracle(std::span<const float> query, double scale, TokenIndex position,
+                                 std::span<const TokenIndex> keys, const ArrayKv<Element>& kv, std::size_t kv_head,
+                                 double operand_rounding, bool exact_scores = false) {
   constexpr double unit = 0x1p-24;  // relative error of one float operation
   const std::size_t dim = query.size();
   AttentionAnswer answer;
@@ -53,14 +63,15 @@ inline AttentionAnswer attention_oracle(std::span<const float> query, double sca
     double dot = 0.0;
     double magnitude = 0.0;
     for (std::size_t i = 0; i < dim; ++i) {
-      const double product = scale * static_cast<double>(query[i]) * static_cast<double>(kv.key(kv_head, keys[k])[i]);
+      const double product = scale * static_cast<double>(query[i]) * exact(kv.key(kv_head, keys[k])[i]);
       dot += product;
       magnitude += std::fabs(product);
     }
     scores[k] = dot;
     max = std::fmax(max, dot);
     // One rounding of query * scale, two a dimension (one with fma), one of score - max.
-    score_error = std::fmax(score_error, (2.0 * static_cast<double>(dim) + 2.0) * unit * magnitude);
+    score_error =
+        std::fmax(score_error, ((2.0 * static_cast<double>(dim) + 2.0) * unit + operand_rounding) * magnitude);
   }
   if (exact_scores) score_error = 0.0;
   double sum = 0.0;
@@ -74,19 +85,21 @@ inline AttentionAnswer attention_oracle(std::span<const float> query, double sca
   for (std::size_t i = 0; i < dim; ++i) {
     double magnitude = 0.0;
     for (std::size_t k = 0; k < keys.size() && keys[k] <= position; ++k) {
-      const double term = answer.probabilities[k] * static_cast<double>(kv.value(kv_head, keys[k])[i]);
+      const double term = answer.probabilities[k] * exact(kv.value(kv_head, keys[k])[i]);
       answer.out[i] += term;
       magnitude += std::fabs(term);
     }
-    answer.out_bound[i] =
-        magnitude * (answer.probability_bound + 2.0 * (static_cast<double>(keys.size()) + 8.0) * unit) + 1e-37;
+    answer.out_bound[i] = magnitude * (answer.probability_bound + operand_rounding +
+                                       2.0 * (static_cast<double>(keys.size()) + 8.0) * unit) +
+                          1e-37;
   }
   return answer;
 }
 
-inline void fill_normal(std::span<float> values, std::mt19937& random, float deviation = 1.0f) {
-  std::normal_distribution<float> normal(0.0f, deviation);
-  for (float& value : values) value = normal(random);
+template <KeyValueElement Element>
+void fill_normal(std::vector<Element>& values, std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  for (Element& value : values) put(value, normal(random));
 }
 
 }  // namespace lazyllm::test

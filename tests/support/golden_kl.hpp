@@ -67,13 +67,29 @@ inline GoldenPrompt read_golden(const std::filesystem::path& path) {
   return prompt;
 }
 
-/// KL(torch || ours) at one position; logits [vocab_size]. With r = q / p:
-/// sum_top p (log p - log q) + P * mean over the samples of (r - 1 - log r) + P - Q, P and Q the tails' masses.
-inline double golden_kl(const GoldenPosition& position, std::span<const float> logits) {
+/// log of the sum of exp(logit).
+inline double log_sum_exp(std::span<const float> logits) {
   const double largest = double{*std::max_element(logits.begin(), logits.end())};
   double sum = 0;
   for (const float logit : logits) sum += std::exp(double{logit} - largest);
-  const double log_sum = largest + std::log(sum);
+  return largest + std::log(sum);
+}
+
+/// KL(softmax(p) || softmax(q)) of two rows of logits.
+inline double kl_divergence(std::span<const float> p, std::span<const float> q) {
+  const double p_sum = log_sum_exp(p), q_sum = log_sum_exp(q);
+  double kl = 0;
+  for (std::size_t i = 0; i < p.size(); ++i) {
+    const double log_p = double{p[i]} - p_sum;
+    kl += std::exp(log_p) * (log_p - (double{q[i]} - q_sum));
+  }
+  return kl;
+}
+
+/// KL(torch || ours) at one position; logits [vocab_size]. With r = q / p:
+/// sum_top p (log p - log q) + P * mean over the samples of (r - 1 - log r) + P - Q, P and Q the tails' masses.
+inline double golden_kl(const GoldenPosition& position, std::span<const float> logits) {
+  const double log_sum = log_sum_exp(logits);
 
   double kl = 0;
   double tail_q = 1;

@@ -57,7 +57,8 @@ static_assert(MatmulEpilogue<StoreWithBias> && MatmulEpilogue<SwiGluWithOutput>)
 
 /// A LanguageGraph over shared weights. Not thread-safe: one graph, one executor and one thread per sequence; any
 /// number of graphs share the weights. Nothing allocates after construction.
-template <WeightChoice W = AsStored, Executor E = ThreadPool, CacheLayout Layout = TokenMajor>
+template <WeightChoice W = AsStored, Executor E = ThreadPool, CacheLayout Layout = TokenMajor,
+          KeyValueElement Element = BFloat16>
 class Llama {
  public:
   /// Rows of a prompt that pass through a layer together: enough to reuse each weight from the cache, few enough for
@@ -117,7 +118,7 @@ class Llama {
 
   std::shared_ptr<const LlamaWeights<W>> weights_;
   E& executor_;
-  KvCache<Layout> cache_;
+  KvCache<Layout, Element> cache_;
   RopeTable rope_;
   AttentionShape attention_shape_;
   Scratch scratch_;
@@ -138,8 +139,9 @@ inline std::size_t checked_context(const LlamaConfig& config, std::size_t contex
 
 }  // namespace detail
 
-template <WeightChoice W, Executor E, CacheLayout Layout>
-Llama<W, E, Layout>::Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& executor, std::size_t context_size)
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+Llama<W, E, Layout, Element>::Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& executor,
+                                    std::size_t context_size)
     : weights_(std::move(weights)),
       executor_(executor),
       cache_(config().layers, CacheShape{.kv_heads = config().kv_heads,
@@ -165,8 +167,8 @@ Llama<W, E, Layout>::Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& ex
   scratch_.input.reserve(tile_rows, std::max({config().hidden_dim, query_dim, config().ffn_dim}));
 }
 
-template <WeightChoice W, Executor E, CacheLayout Layout>
-void Llama<W, E, Layout>::run_layer(const LayerStep& step) {
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+void Llama<W, E, Layout, Element>::run_layer(const LayerStep& step) {
   LAZYLLM_EXPECTS(step.rows.size() == step.hidden.rows() && step.outputs <= step.rows.size());
   // Rows are ascending and attention is causal: a tile needs no K or V of the tiles after it.
   for (std::size_t first = 0; first < step.rows.size(); first += tile_rows) {
@@ -174,11 +176,11 @@ void Llama<W, E, Layout>::run_layer(const LayerStep& step) {
   }
 }
 
-template <WeightChoice W, Executor E, CacheLayout Layout>
-void Llama<W, E, Layout>::run_tile(const LayerStep& step, std::size_t first, std::size_t count) {
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+void Llama<W, E, Layout, Element>::run_tile(const LayerStep& step, std::size_t first, std::size_t count) {
   const LlamaConfig& c = config();
   const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
-  LayerCache<Layout>& cache = cache_.layer(step.layer);
+  LayerCache<Layout, Element>& cache = cache_.layer(step.layer);
   const std::size_t query_dim = c.heads * c.head_dim;
   const std::size_t kv_dim = c.kv_heads * c.head_dim;
   const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
@@ -233,8 +235,8 @@ void Llama<W, E, Layout>::run_tile(const LayerStep& step, std::size_t first, std
   matmul(scratch_.input, w.down, residual, executor_, AddTo{});
 }
 
-template <WeightChoice W, Executor E, CacheLayout Layout>
-void Llama<W, E, Layout>::project(ConstRows hidden, Rows logits) {
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+void Llama<W, E, Layout, Element>::project(ConstRows hidden, Rows logits) {
   for (std::size_t first = 0; first < hidden.rows(); first += tile_rows) {
     const std::size_t count = std::min(tile_rows, hidden.rows() - first);
     const Rows normed = tile(scratch_.normed, count, config().hidden_dim);

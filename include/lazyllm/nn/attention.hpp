@@ -9,10 +9,12 @@
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/nn/attention_scratch.hpp>
 #include <lazyllm/nn/kernels/attention.hpp>
+#include <lazyllm/nn/kernels/attention_amx.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <limits>
 #include <span>
@@ -29,7 +31,8 @@ class AttentionJob;
 /// them, stored in kv. scores: empty, or [query_rows, heads, keys]: gets the probabilities of the last query_rows rows,
 /// exactly 0 for keys that the row does not see. A row's output and probabilities depend, bit for bit, only on its
 /// query and the keys up to its position: not on the other rows, the executor or the number of threads. Scores must be
-/// finite. O(rows * keys * heads * head_dim); no allocation once scratch holds these sizes.
+/// finite; K and V of BFloat16 must be finite throughout, and with AMX (head_dim a multiple of 32) queries and weights
+/// are rounded to bfloat16 as well. O(rows * keys * heads * head_dim); no allocation once scratch holds these sizes.
 template <KeyValueReader KV, Executor E>
 void attention(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
                std::span<const TokenIndex> keys, const KV& kv, Rows out, ScoreView scores, AttentionScratch& scratch,
@@ -42,6 +45,14 @@ void attention(const AttentionShape& shape, ConstRows queries, std::span<const T
   LAZYLLM_EXPECTS(scores.query_rows() <= rows.size());
   if (rows.empty()) return;
   scratch.reserve(shape, rows.size(), keys.size(), scores.query_rows(), executor.concurrency());
+#if defined(__x86_64__)
+  if constexpr (std::same_as<ElementOf<KV>, BFloat16>) {
+    if (isa == Isa::amx && shape.head_dim % 32 == 0) {
+      detail::AttentionJob<detail::AmxFloats, KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
+      return;
+    }
+  }
+#endif
   dispatch_float(isa, [&](auto tag) {
     using V = detail::Floats<decltype(tag)::value>;
     detail::AttentionJob<V, KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
@@ -86,6 +97,7 @@ class AttentionJob {
   }
 
  private:
+  static constexpr bool takes_pairs = std::same_as<V, AmxFloats>;
   static constexpr std::size_t serial_macs = 1000000;  // about 10 us: less than that is not worth another thread
 
   /// The token rows of a block and the sizes that go with them.
@@ -166,9 +178,13 @@ class AttentionJob {
   void load_queries(const Block& b, std::size_t kv_head, AttentionWorkspace& workspace) const {
     const std::size_t width = blocking_.group * shape_.head_dim;
     float* to = workspace.queries.data();
-    for (std::size_t t = 0; t < b.tokens; ++t, to += width) {
+    for (std::size_t t = 0; t < b.tokens; ++t) {
       const float* from = queries_.row(b.first + t).data() + kv_head * width;
-      for (std::size_t i = 0; i < width; ++i) to[i] = from[i] * shape_.scale;
+      if constexpr (takes_pairs) {
+        load_pair_queries(V{}, from, width, shape_.scale, to + t * width / 2);
+      } else {
+        for (std::size_t i = 0; i < width; ++i) to[t * width + i] = from[i] * shape_.scale;
+      }
     }
   }
 
@@ -190,9 +206,11 @@ class AttentionJob {
     tile.queries = workspace.queries.data();
     tile.keys = workspace.keys.data();
     tile.values = workspace.value_rows.data();
+    tile.value_pairs = workspace.values.data();
     tile.counts = workspace.counts.data();
     tile.score_rows = workspace.score_rows.data();
     tile.state = state;
+    [[maybe_unused]] const AttentionSetup<V> setup(tile.rows);
     const std::size_t end = std::min((segment + 1) * segment_keys, b.limit);
     for (std::size_t first = segment * segment_keys; first < end; first += key_tile) {
       load_tile(kv_head, first, std::min(key_tile, end - first), tile.rows, workspace);
@@ -212,22 +230,34 @@ class AttentionJob {
     }
   }
 
-  /// Keys transposed; values copied to consecutive rows where they are read often or need padding.
+  /// Keys transposed; values copied to consecutive rows where they are read often, need padding or are no floats.
   void load_tile(std::size_t kv_head, std::size_t first, std::size_t count, std::size_t rows,
                  AttentionWorkspace& workspace) const {
-    for (std::size_t k = 0; k < key_tile; ++k) {
-      const TokenIndex token = keys_[first + std::min(k, count - 1)];  // beyond the last: any row, it is masked
-      workspace.key_rows[k] = kv_.key(kv_head, token);
-      workspace.value_rows[k] = kv_.value(kv_head, token);
-    }
-    transpose_keys(V{}, workspace.key_rows.data(), shape_.head_dim, workspace.keys.data());
-    const std::size_t padding = blocking_.padded_dim - shape_.head_dim;
-    if (rows <= 2 * panel_rows && padding == 0) return;
-    for (std::size_t k = 0; k < count; ++k) {
-      float* to = workspace.values.data() + k * blocking_.padded_dim;
-      std::copy_n(workspace.value_rows[k], shape_.head_dim, to);
-      std::fill_n(to + shape_.head_dim, padding, 0.0f);
-      workspace.value_rows[k] = to;
+    const auto token = [&](std::size_t k) { return keys_[first + std::min(k, count - 1)]; };  // the rest is masked
+    if constexpr (takes_pairs) {
+      for (std::size_t k = 0; k < key_tile; ++k) {
+        workspace.key_rows[k] = reinterpret_cast<const float*>(kv_.key(kv_head, token(k)));
+        workspace.value_rows[k] = reinterpret_cast<const float*>(kv_.value(kv_head, token(k)));
+      }
+      load_pairs(V{}, workspace.key_rows.data(), workspace.value_rows.data(), shape_.head_dim, blocking_.padded_dim,
+                 workspace.keys.data(), workspace.values.data());
+    } else {
+      float* const storage = workspace.values.data();
+      for (std::size_t k = 0; k < key_tile; ++k) {
+        workspace.key_rows[k] =
+            float_row(V{}, kv_.key(kv_head, token(k)), shape_.head_dim, storage + k * blocking_.padded_dim);
+      }
+      transpose_keys(V{}, workspace.key_rows.data(), shape_.head_dim, workspace.keys.data());
+      const std::size_t padding = blocking_.padded_dim - shape_.head_dim;
+      const bool copied = rows > 2 * panel_rows || padding != 0;
+      for (std::size_t k = 0; k < key_tile; ++k) {
+        float* const to = storage + k * blocking_.padded_dim;
+        const float* const from = float_row(V{}, kv_.value(kv_head, token(k)), shape_.head_dim, to);
+        workspace.value_rows[k] = copied ? to : from;
+        if (k >= count || !copied) continue;
+        if (from != to) std::copy_n(from, shape_.head_dim, to);
+        std::fill_n(to + shape_.head_dim, padding, 0.0f);
+      }
     }
   }
 

@@ -39,16 +39,18 @@ struct AttentionBlocking {
         block_tokens(std::max<std::size_t>(1, most_block_rows / group)),
         block_rows(block_tokens * group),
         padded_dim((shape.head_dim + 15) / 16 * 16),
-        state_floats(block_rows * (16 + sum_lanes + padded_dim)) {}
+        state_rows((block_rows + 15) / 16 * 16),
+        state_floats(state_rows * (16 + sum_lanes + padded_dim)) {}
 
   std::size_t group;         // query heads a KV head
   std::size_t block_tokens;  // token rows of one block
   std::size_t block_rows;    // query rows of one block: block_tokens * group
   std::size_t padded_dim;
+  std::size_t state_rows;    // block_rows rounded up to whole tiles of 16
   std::size_t state_floats;  // floats of one block's AttentionState, a multiple of 16
 
   [[nodiscard]] AttentionState state_at(float* p) const {
-    return {p, p + block_rows * 16, p + block_rows * (16 + sum_lanes)};
+    return {p, p + state_rows * 16, p + state_rows * (16 + sum_lanes)};
   }
 };
 
@@ -117,7 +119,7 @@ class AttentionScratch {
 
   static std::unique_ptr<detail::AttentionWorkspace> make_workspace(const detail::AttentionBlocking& blocking) {
     auto workspace = std::make_unique<detail::AttentionWorkspace>();
-    workspace->queries.resize_discard(blocking.block_rows * blocking.padded_dim);
+    workspace->queries.resize_discard(blocking.state_rows * blocking.padded_dim);
     workspace->keys.resize_discard(blocking.padded_dim * detail::key_tile);
     workspace->values.resize_discard(detail::key_tile * blocking.padded_dim);
     workspace->states.resize_discard(2 * blocking.state_floats);

@@ -26,6 +26,8 @@
 
 namespace lazyllm::inline v0::detail {
 
+struct AmxFloats;
+
 /// What every ISA's type offers. `width` floats a vector; `tile_vectors` x 6 vectors fit the registers as accumulators.
 /// fma(a, b, c) = a * b + c, fnma = c - a * b (one rounding where the ISA has it); round: to the nearest integer, ties
 /// to even; scale_by_power_of_two(p, n): p * 2^n for integral n in [-126, 128] and p near 1; zero_below(x, limit, v):
@@ -224,6 +226,9 @@ struct Avx512Floats {
   }
 };
 LAZYLLM_TARGET_END
+
+/// Those of AVX-512, and products of bfloat16 pairs on tile registers.
+struct AmxFloats : Avx512Floats {};
 
 #endif
 

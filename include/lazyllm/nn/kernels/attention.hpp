@@ -3,6 +3,7 @@
 // Every sum has one order (dimensions, then keys, ascending), whatever the number of rows.
 #pragma once
 
+#include <lazyllm/core/bfloat16.hpp>
 #include <lazyllm/nn/kernels/vector_exp.hpp>
 
 #include <algorithm>
@@ -32,9 +33,16 @@ struct AttentionTile {
   const float* queries = nullptr;        // [rows, head_dim], times the scale
   const float* keys = nullptr;           // [head_dim, key_tile]
   const float* const* values = nullptr;  // [key_tile] rows of padded_dim floats
+  const float* value_pairs = nullptr;    // the same as pairs of bfloat16, for kernels that take those
   const std::size_t* counts = nullptr;   // [rows] keys of this tile that the row sees, ascending
   float* const* score_rows = nullptr;    // [rows] where the row's scores of this tile go, or null
   AttentionState state;
+};
+
+/// What kernels on `V` need while a thread runs them over query rows.
+template <class V>
+struct AttentionSetup {
+  explicit AttentionSetup(std::size_t) {}
 };
 
 #define LAZYLLM_FLOATS PortableFloats<xsimd::default_arch>

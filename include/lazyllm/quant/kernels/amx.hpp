@@ -8,6 +8,7 @@
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/quant/kernels/avx512vnni.hpp>
 #include <lazyllm/quant/kernels/tile.hpp>
+#include <lazyllm/simd/amx_tiles.hpp>
 #include <lazyllm/simd/bfloat16_rows.hpp>
 #include <lazyllm/simd/target_region.hpp>
 
@@ -20,56 +21,13 @@
 LAZYLLM_TARGET_AMX_BEGIN
 namespace lazyllm::inline v0::detail {
 
-/// The eight tile registers of this thread, 16 rows of 64 bytes each; the tiles of activations and of sums may have
-/// fewer rows. Registers: sums 0 to 3, activations 4 and 5, weights 6 and 7.
-class AmxTiles {
- public:
-  explicit AmxTiles(std::size_t rows) {
-    rows = std::min<std::size_t>(rows, 16);
-    alignas(64) struct {
-      std::uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      std::uint16_t row_bytes[16] = {};
-      std::uint8_t rows[16] = {};
-    } config;
-    static_assert(sizeof config == 64);
-    for (std::size_t i = 0; i < 8; ++i) {
-      config.row_bytes[i] = 64;
-      config.rows[i] = static_cast<std::uint8_t>(i < 6 ? rows : 16);
-    }
-    __asm__ volatile("ldtilecfg %0" ::"m"(config));
-  }
-  ~AmxTiles() { __asm__ volatile("tilerelease"); }
-  AmxTiles(const AmxTiles&) = delete;
-  AmxTiles& operator=(const AmxTiles&) = delete;
-
-  // Registers are part of the instruction: inline assembly, with the number as a constant. No compiler uses them
-  // itself.
-  template <int Tile>
-  static void zero() {
-    __asm__ volatile("tilezero %%tmm%c0" ::"i"(Tile));
-  }
-  template <int Tile>
-  static void load(const void* source, std::size_t stride_bytes) {
-    __asm__ volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(source), "r"(stride_bytes), "i"(Tile) : "memory");
-  }
-  template <int Tile>
-  static void store(void* target, std::size_t stride_bytes) {
-    __asm__ volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(target), "r"(stride_bytes), "i"(Tile) : "memory");
-  }
-  /// Adds the products of the activations in tile A with the weights in tile B to tile C.
-  template <int C, int A, int B>
-  static void multiply() {
-    __asm__ volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
-  }
-};
-
 /// Code j of each column's four as a float (see unpack_block_amx).
 template <int J, bool Wide>
 [[nodiscard, gnu::always_inline]] inline __m512 code_float_amx(__m512i codes) {
   if constexpr (Wide) {
-    constexpr int shift = 15 - 8 * J;
-    codes = shift >= 0 ? _mm512_slli_epi32(codes, shift >= 0 ? shift : 0)
-                       : _mm512_srli_epi32(codes, shift >= 0 ? 0 : -shift);
+    // Byte j to the mantissa's upper bits.
+    if constexpr (J < 2) codes = _mm512_slli_epi32(codes, 15 - 8 * J);
+    if constexpr (J >= 2) codes = _mm512_srli_epi32(codes, 8 * J - 15);
     const __m512i field = _mm512_set1_epi32(0x007f8000), one = _mm512_set1_epi32(0x3f800000);
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(codes, field, one, 0xea));  // (codes & field) | one
   } else {
