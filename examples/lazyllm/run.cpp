@@ -68,7 +68,7 @@ Loaded load(const Options& options, ThreadPool& pool, const Output& output) {
   const MappedFile file(options.model);
   const GgufFile gguf = parse_gguf(file.bytes());
   const LlamaConfig config = LlamaConfig::from_gguf(gguf);
-  policy_of(options, config).prepare(config.layers, 1);
+  policy_of(options, config).prepare({.layer_count = config.layers, .head_count = config.heads, .context_capacity = 1});
   Tokenizer tokenizer = Tokenizer::from_gguf(gguf);
   std::vector<TokenId> prompt = encode_prompt(options, gguf, tokenizer, output);
   const std::size_t context_size =

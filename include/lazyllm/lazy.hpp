@@ -11,8 +11,10 @@
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/model_graph.hpp>
+#include <lazyllm/prune/keep_rule.hpp>
 #include <lazyllm/prune/policy.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/prune/scorer.hpp>
+#include <lazyllm/prune/selection.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 #include <lazyllm/version.hpp>

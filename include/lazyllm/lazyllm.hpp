@@ -36,9 +36,11 @@
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
+#include <lazyllm/prune/keep_rule.hpp>
 #include <lazyllm/prune/policy.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/prune/scorer.hpp>
+#include <lazyllm/prune/selection.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 #include <lazyllm/quant/activations.hpp>
 #include <lazyllm/quant/any_matrix.hpp>

@@ -90,6 +90,20 @@ TEST_CASE("a ScoreView is dense: query rows, then heads, then keys") {
   }
 }
 
+TEST_CASE("a ScoreView of some query rows and some keys reads the same numbers") {
+  auto values = counting();
+  const ConstScoreView scores = ScoreView(values.data(), 3, 4, 5).middle_query_rows(1, 2).middle_keys(2, 2);
+  REQUIRE(scores.query_rows() == 2);
+  REQUIRE(scores.heads() == 4);
+  REQUIRE(scores.keys() == 2);
+  for (std::size_t q = 0; q < 2; ++q) {
+    for (std::size_t h = 0; h < 4; ++h) {
+      CHECK(scores.row(q, h)[0] == static_cast<float>(((q + 1) * 4 + h) * 5 + 2));
+      CHECK(scores.row(q, h)[1] == static_cast<float>(((q + 1) * 4 + h) * 5 + 3));
+    }
+  }
+}
+
 #ifndef NDEBUG
 TEST_CASE("a row, head or window outside a view breaks the contract") {
   auto values = counting();

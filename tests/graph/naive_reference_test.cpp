@@ -54,10 +54,8 @@ struct Coverage {
     cached += c.mode == NaiveDecode::cached ? 1 : 0;
     for (const Expected& expected : run) {
       revived += expected.step.revived.size();
-      for (const double gap : expected.step.gap) {
-        cuts += std::isfinite(gap) ? 1 : 0;
-        ties += gap == 0 ? 1 : 0;
-      }
+      for (const double gap : expected.step.gap) cuts += std::isfinite(gap) ? 1 : 0;
+      ties += expected.step.ties;
     }
   }
 };
@@ -184,7 +182,7 @@ TEST_CASE("The naive LazyLLM that keeps everything equals a plain dense run, how
 
     NaiveSchedule everything;
     for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
-      everything[layer] = {NaiveKeep::Kind::thousandths, 1000};
+      everything[layer].keep = {NaiveKeep::Kind::thousandths, 1000};
     }
     for (const NaiveSchedule& schedule : {NaiveSchedule{}, everything}) {
       NaiveLazy lazy(model);
@@ -206,7 +204,7 @@ TEST_CASE("The naive LazyLLM revives every pruned token when a decode step prune
     model = random_llama(random);
   } while (model.layers.size() < 3);
   NaiveLazy lazy(model);
-  const NaiveStep prompt = lazy.prefill({1, 2, 3, 4, 5, 6}, {{0, {NaiveKeep::Kind::tokens, 2}}});
+  const NaiveStep prompt = lazy.prefill({1, 2, 3, 4, 5, 6}, {{0, NaiveEntry{.keep = {NaiveKeep::Kind::tokens, 2}}}});
   CHECK(prompt.kept[0].size() == 2);
   CHECK(prompt.kept[0].back() == 5);
   CHECK(lazy.depth(5) == model.layers.size());

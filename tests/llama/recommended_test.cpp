@@ -16,7 +16,7 @@ TEST_CASE("The recommended schedule fits models of any depth") {
   for (std::size_t layers = 1; layers <= 130; ++layers) {
     LlamaConfig config;
     config.layers = layers;
-    CHECK_NOTHROW(recommended_schedule(config).check(layers));
+    CHECK_NOTHROW(recommended_schedule(config).check(layers, 1));
     CHECK(recommended_schedule(config).entries().size() >= 1);
   }
 }

@@ -21,6 +21,10 @@ struct NoSelect {
 struct NoQueryRows {
   static void select(const PruneContext&, std::span<bool>) {}
 };
+struct Ranking : EverySecond {
+  std::span<const float> importance() const { return {}; }
+};
+static_assert(ScoringPolicy<Ranking> && !ScoringPolicy<EverySecond>);
 static_assert(!PruningPolicy<NoSelect> && !PruningPolicy<NoQueryRows> && !PruningPolicy<int>);
 
 }  // namespace

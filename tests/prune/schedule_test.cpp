@@ -7,65 +7,17 @@ using namespace lazyllm;
 
 namespace {
 
-struct NoKeepCount {
-  bool prunes_after(LayerIndex) const { return true; }
+/// The least that a schedule can be: the same after every layer.
+struct Archetype {
+  ScheduleEntry entry{0, KeepRule::count(4)};
+  const ScheduleEntry* entry_after(LayerIndex) const { return &entry; }
 };
-static_assert(!PruningSchedule<NoKeepCount> && !PruningSchedule<int>);
+struct OnlyCounts {
+  std::size_t entry_after(LayerIndex) const { return 1; }
+};
+static_assert(PruningSchedule<Archetype> && !PruningSchedule<OnlyCounts> && !PruningSchedule<int>);
 
 }  // namespace
-
-TEST_CASE("A fraction is of the whole context, rounded up, and clipped to the entering tokens") {
-  CHECK(KeepRule::fraction(0.25).keep_count(10, 10) == 3);
-  CHECK(KeepRule::fraction(0.25).keep_count(100, 8) == 2);
-  CHECK(KeepRule::fraction(0.5).keep_count(3, 100) == 3);
-  CHECK(KeepRule::fraction(0.0).keep_count(7, 7) == 1);
-  CHECK(KeepRule::fraction(1.0).keep_count(7, 7) == 7);
-  CHECK(KeepRule::fraction(0.001).keep_count(5, 5) == 1);
-}
-
-TEST_CASE("A fraction is exact where binary floating point is not") {
-  // 0.07 * 100 is 7.000000000000001 in double; 0.29 * 100 is 28.999999999999996.
-  CHECK(KeepRule::fraction(0.07).keep_count(100, 100) == 7);
-  CHECK(KeepRule::fraction(0.29).keep_count(100, 100) == 29);
-  for (std::size_t percent = 0; percent <= 100; ++percent) {
-    for (std::size_t context : {1u, 7u, 100u, 4096u, 131072u}) {
-      const std::size_t exact = std::max<std::size_t>(1, (percent * context + 99) / 100);
-      CHECK(KeepRule::fraction(static_cast<double>(percent) / 100.0).keep_count(context, context) == exact);
-    }
-  }
-}
-
-TEST_CASE("A fraction of a context beyond 32 bits does not overflow") {
-  const std::size_t context = std::size_t{1} << 50;
-  CHECK(KeepRule::fraction(0.5).keep_count(context, context) == context / 2);
-}
-
-TEST_CASE("A count is clipped to [1, entering]") {
-  CHECK(KeepRule::count(512).keep_count(1000, 4000) == 512);
-  CHECK(KeepRule::count(512).keep_count(100, 4000) == 100);
-  CHECK(KeepRule::count(0).keep_count(100, 4000) == 1);
-  CHECK(KeepRule::count(1).keep_count(100, 4000) == 1);
-}
-
-TEST_CASE("A percentile drops floor(N n / 100) of the entering tokens") {
-  CHECK(KeepRule::percentile(30).keep_count(10, 1000) == 7);
-  CHECK(KeepRule::percentile(30).keep_count(3, 1000) == 3);
-  CHECK(KeepRule::percentile(99).keep_count(1, 1000) == 1);
-  CHECK(KeepRule::percentile(99).keep_count(250, 1000) == 3);
-  CHECK(KeepRule::percentile(0).keep_count(250, 1000) == 250);
-  for (std::size_t n = 1; n < 300; ++n) {
-    for (std::uint64_t percent : {1u, 33u, 50u, 99u}) {
-      CHECK(KeepRule::percentile(percent).keep_count(n, n) == n - percent * n / 100);
-    }
-  }
-}
-
-TEST_CASE("Rules outside their range are errors that name the number") {
-  CHECK_THROWS_WITH_AS((void)KeepRule::fraction(1.5), doctest::Contains("1.5"), Error);
-  CHECK_THROWS_AS((void)KeepRule::fraction(-0.1), Error);
-  CHECK_THROWS_AS((void)KeepRule::fraction(std::numeric_limits<double>::quiet_NaN()), Error);
-  CHECK_THROWS_WITH_AS((void)KeepRule::percentile(100), doctest::Contains("p100"), Error);
-}
 
 TEST_CASE("A schedule's text gives its entries in the order of the layers") {
   const StepSchedule schedule = parse_schedule("14:0.25,7:512,20:p30");
@@ -73,10 +25,9 @@ TEST_CASE("A schedule's text gives its entries in the order of the layers") {
   CHECK(schedule.entries()[0] == ScheduleEntry{7, KeepRule::count(512)});
   CHECK(schedule.entries()[1] == ScheduleEntry{14, KeepRule::fraction(0.25)});
   CHECK(schedule.entries()[2] == ScheduleEntry{20, KeepRule::percentile(30)});
-  CHECK(schedule.prunes_after(14));
-  CHECK_FALSE(schedule.prunes_after(15));
-  CHECK(schedule.keep_count(14, 100, 100) == 25);
-  CHECK(schedule.keep_count(15, 100, 100) == 100);
+  CHECK(schedule.entry_after(14) == &schedule.entries()[1]);
+  CHECK(schedule.entry_after(15) == nullptr);
+  CHECK_FALSE(schedule.entries()[1].score.has_value());
 }
 
 TEST_CASE("An integer is a count and a number with a point a fraction") {
@@ -117,6 +68,32 @@ TEST_CASE("Text that is no schedule is an error that quotes the part") {
                                  "99999999999999999999999:3",
                                  "7:99999999999999999999999",
                                  "7:p-1",
+                                 "7:m",
+                                 "7:m1",
+                                 "7:m1.5",
+                                 "7:512/",
+                                 "7:512/median",
+                                 "7:512/max~",
+                                 "7:512/max~4",
+                                 "7:512/max~257",
+                                 "7:512/max~0",
+                                 "7:512/max^0",
+                                 "7:512/max^2min",
+                                 "7:512/max@",
+                                 "7:512/max@1.",
+                                 "7:512/max@-1",
+                                 "7:512/max~7^48",
+                                 "7:512/max/mean",
+                                 "7:512b",
+                                 "7:512b0",
+                                 "7:b16",
+                                 "first4",
+                                 "7:512,first",
+                                 "7:512,last-1",
+                                 "7:512,tokens5",
+                                 "7:512,tokens9-5",
+                                 "7:512,tokens1-99999999999",
+                                 "7:512,firsts4",
                                  "7:+3"}) {
     CAPTURE(text);
     CHECK_THROWS_AS((void)parse_schedule(text), Error);
@@ -127,7 +104,45 @@ TEST_CASE("Text that is no schedule is an error that quotes the part") {
 
 TEST_CASE("check names the layer that a model does not have") {
   const StepSchedule schedule = parse_schedule("29:0.5");
-  CHECK_NOTHROW(schedule.check(30));
-  CHECK_THROWS_WITH_AS(schedule.check(29), doctest::Contains("layer 29"), Error);
-  CHECK_NOTHROW(StepSchedule().check(1));
+  CHECK_NOTHROW(schedule.check(30, 9));
+  CHECK_THROWS_WITH_AS(schedule.check(29, 9), doctest::Contains("layer 29"), Error);
+  CHECK_NOTHROW(StepSchedule().check(1, 1));
+}
+
+TEST_CASE("An entry's own score says heads, rows and neighbours") {
+  const auto score_of = [](const char* text) { return parse_schedule(text).entries().front().score; };
+  CHECK(score_of("7:512/mean") == ScoreRule{});
+  CHECK(score_of("7:512/max~15") == ScoreRule{.over_heads = Reduction::maximum, .pool_width = 15});
+  CHECK(score_of("7:0.25/mean~7mean") == ScoreRule{.pool_width = 7, .pooling = Reduction::mean});
+  CHECK(score_of("7:p30/mean^48") == ScoreRule{.rows = 48});
+  CHECK(score_of("7:m0.9/max@3.5^48max~15") == ScoreRule{.over_heads = Reduction::maximum,
+                                                         .heads = {3, 5},
+                                                         .rows = 48,
+                                                         .over_rows = Reduction::maximum,
+                                                         .pool_width = 15});
+  CHECK(parse_schedule("7:512/max,14:256").entries()[1].score == std::nullopt);
+}
+
+TEST_CASE("Blocks belong to an entry, protected tokens to all of them") {
+  const StepSchedule schedule = parse_schedule("first4,7:512b16/max,tokens100-180,14:0.25,last32,tokens7-7");
+  const ProtectedTokens protect{.first = 4, .last = 32, .ranges = {{100, 181}, {7, 8}}};
+  REQUIRE(schedule.entries().size() == 2);
+  CHECK(schedule.entries()[0].rule == SelectionRule(KeepRule::count(512), 16, protect));
+  CHECK(schedule.entries()[1].rule == SelectionRule(KeepRule::fraction(0.25), 1, protect));
+}
+
+TEST_CASE("schedule_text is what parse_schedule read, in the order of the layers") {
+  for (const std::string text :
+       {"none", "7:512", "7:512/max~15,14:256,20:128", "2:0.7/max^48max,7:0.4b8/max~15mean,14:p15/mean@0.3.8,20:m0.95",
+        "14:0.2,20:0.1,first4,last32,tokens100-180,tokens7-7"}) {
+    CAPTURE(text);
+    CHECK(schedule_text(parse_schedule(text)) == text);
+  }
+  CHECK(schedule_text(parse_schedule("last2,20:0.10,7:00512/max^1~1")) == "7:512/max,20:0.1,last2");
+}
+
+TEST_CASE("check names the head that a model does not have") {
+  const StepSchedule schedule = parse_schedule("7:5/max@2.9");
+  CHECK_NOTHROW(schedule.check(30, 10));
+  CHECK_THROWS_WITH_AS(schedule.check(30, 9), doctest::Contains("head 9"), Error);
 }

@@ -18,7 +18,7 @@ std::vector<std::size_t> kept(std::vector<float> probs, const char* schedule, st
   const auto keep = std::make_unique<bool[]>(probs.size());
   std::fill_n(keep.get(), probs.size(), true);
   TopKPolicy policy(MeanOverHeads{}, parse_schedule(schedule));
-  policy.prepare(10, context);
+  policy.prepare({.layer_count = 10, .head_count = 1, .context_capacity = context});
   policy.select(PruneContext{.phase = phase,
                              .layer = 3,
                              .context_size = context,
@@ -82,6 +82,38 @@ TEST_CASE("A NaN counts as the lowest score") {
 
 TEST_CASE("prepare refuses a layer that the model does not have, in either schedule") {
   TopKPolicy policy(MeanOverHeads{}, parse_schedule("3:1"), parse_schedule("9:1"));
-  CHECK_NOTHROW(policy.prepare(10, 8));
-  CHECK_THROWS_AS(policy.prepare(9, 8), Error);
+  CHECK_NOTHROW(policy.prepare({.layer_count = 10, .head_count = 2, .context_capacity = 8}));
+  CHECK_THROWS_AS(policy.prepare({.layer_count = 9, .head_count = 2, .context_capacity = 8}), Error);
+}
+
+TEST_CASE("prepare refuses a head that the model does not have, of the scorer or of an entry") {
+  const PruningShape shape{.layer_count = 10, .head_count = 2, .context_capacity = 8};
+  CHECK_THROWS_AS(TopKPolicy(MaxOverHeads{{2}}, parse_schedule("3:1")).prepare(shape), Error);
+  CHECK_THROWS_AS(TopKPolicy(MeanOverHeads{}, parse_schedule("3:1/max@2")).prepare(shape), Error);
+}
+
+TEST_CASE("An entry's own score goes before the policy's scorer") {
+  CHECK(kept({0.0f, 0.1f, 0.4f, 0.0f, 0.3f, 0.2f}, "3:3", 6) == Positions{2, 4, 5});
+  CHECK(kept({0.0f, 0.1f, 0.4f, 0.0f, 0.3f, 0.2f}, "3:3/max~3", 6) == Positions{1, 2, 5});
+  TopKPolicy policy(MeanOverHeads{}, parse_schedule("3:1/max^48,4:1"));
+  CHECK(policy.query_rows(3, Phase::prefill) == 48);
+  CHECK(policy.query_rows(4, Phase::prefill) == 1);
+}
+
+TEST_CASE("importance tells how the last selection ranked, and is empty where nothing was ranked") {
+  TopKPolicy policy(MeanOverHeads{}, parse_schedule("3:1"));
+  const std::vector<float> probs{0.25f, 0.5f, 0.25f, 0.75f, 0.0f, 0.25f};
+  const std::vector<TokenIndex> tokens{0, 1, 2};
+  bool keep[3] = {true, true, true};
+  PruneContext context{.phase = Phase::prefill,
+                       .layer = 3,
+                       .context_size = 3,
+                       .tokens = tokens,
+                       .probs = ConstScoreView(probs.data(), 1, 2, 3)};
+  policy.select(context, keep);
+  CHECK(std::vector<float>(policy.importance().begin(), policy.importance().end()) ==
+        std::vector<float>{0.5f, 0.25f, 0.25f});
+  context.layer = 4;
+  policy.select(context, keep);
+  CHECK(policy.importance().empty());
 }

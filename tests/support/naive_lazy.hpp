@@ -15,13 +15,32 @@
 
 namespace lazyllm::test {
 
-/// How many tokens an entry keeps: a share of the context in thousandths, a number of tokens, or the paper's
-/// percentile.
+/// How many tokens an entry keeps: a share of the context in thousandths, a number of tokens, the paper's percentile,
+/// or as many as cover a share of the attention, in thousandths.
 struct NaiveKeep {
-  enum class Kind { thousandths, tokens, percentile } kind = Kind::tokens;
+  enum class Kind { thousandths, tokens, percentile, mass } kind = Kind::tokens;
   std::size_t value = 0;
 };
-using NaiveSchedule = std::map<std::size_t, NaiveKeep>;  // by layer: its scores decide who enters layer + 1
+
+/// From probabilities to importance: over heads, then over the last rows, then over neighbours.
+struct NaiveScore {
+  bool max_heads = false;
+  std::vector<std::size_t> heads = {};  // none: all
+  std::size_t rows = 1;
+  bool max_rows = false;
+  std::size_t width = 1;
+  bool mean_pool = false;
+};
+
+/// One pruning point.
+struct NaiveEntry {
+  NaiveKeep keep;
+  std::size_t block = 1;
+  std::size_t first = 0, last = 0;                               // protected tokens
+  std::vector<std::pair<std::size_t, std::size_t>> ranges = {};  // protected tokens [begin, end)
+  NaiveScore score = {};
+};
+using NaiveSchedule = std::map<std::size_t, NaiveEntry>;  // by layer: its scores decide who enters layer + 1
 
 enum class NaiveDecode { scheduled, cached };  // cached: no token is revived
 
@@ -31,15 +50,113 @@ struct NaiveStep {
   std::vector<std::vector<std::size_t>> kept;  // tokens that went on after the layer (to layer + 1, or nowhere)
   std::set<std::size_t> revived;               // older tokens that were computed at some layer
   std::vector<Vector> importance;              // the candidates' scores at the layer; empty without an entry
-  std::vector<double> gap;                     // least score kept minus greatest score dropped; infinity: no cut
+  std::vector<double> gap;  // how far the nearest score, or sum of scores, is from another decision; infinity: none is
+  std::size_t ties = 0;     // cuts between scores that are exactly the same
   Vector logits;
 };
 
 inline std::size_t naive_keep_count(NaiveKeep keep, std::size_t candidates, std::size_t context) {
   std::size_t count = keep.value;
-  if (keep.kind == NaiveKeep::Kind::thousandths) count = (keep.value * context + 999) / 1000;        // rounded up
+  if (keep.kind == NaiveKeep::Kind::thousandths) count = (keep.value * context + 999) / 1000;  // rounded up
+  if (keep.kind == NaiveKeep::Kind::mass) count = candidates;
   if (keep.kind == NaiveKeep::Kind::percentile) count = candidates - keep.value * candidates / 100;  // drops the floor
   return std::min(std::max<std::size_t>(count, 1), candidates);
+}
+
+/// The mean or the maximum.
+inline double naive_reduce(const Vector& values, bool maximum) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  return maximum ? *std::max_element(values.begin(), values.end()) : sum / static_cast<double>(values.size());
+}
+
+/// probs [query rows][heads][keys that the row sees], the last row sees all.
+inline Vector naive_importance(const NaiveScore& score, const std::vector<std::vector<Vector>>& probs) {
+  Vector importance;
+  for (std::size_t key = 0; key < probs.back()[0].size(); ++key) {
+    Vector rows;
+    for (std::size_t r = probs.size() - std::min(score.rows, probs.size()); r < probs.size(); ++r) {
+      Vector heads;
+      for (std::size_t head = 0; head < probs[r].size(); ++head) {
+        const bool chosen = std::find(score.heads.begin(), score.heads.end(), head) != score.heads.end();
+        if (!chosen && !score.heads.empty()) continue;
+        heads.push_back(key < probs[r][head].size() ? probs[r][head][key] : 0.0);
+      }
+      rows.push_back(naive_reduce(heads, score.max_heads));
+    }
+    importance.push_back(naive_reduce(rows, score.max_rows));
+  }
+  Vector pooled;
+  for (std::size_t key = 0; key < importance.size(); ++key) {
+    Vector neighbours;
+    for (std::size_t other = 0; other < importance.size(); ++other) {
+      if (std::max(other, key) - std::min(other, key) <= score.width / 2) neighbours.push_back(importance[other]);
+    }
+    pooled.push_back(naive_reduce(neighbours, !score.mean_pool));
+  }
+  return pooled;
+}
+
+struct NaiveSelection {
+  std::vector<std::size_t> kept;  // ascending
+  double gap = std::numeric_limits<double>::infinity();
+  bool tie = false;
+};
+
+/// The entry's choice among candidates (token, score). The last one is always kept; of equal scores the lower index
+/// stays; kept blocks are whole.
+inline NaiveSelection naive_select(const NaiveEntry& entry,
+                                   const std::vector<std::pair<std::size_t, double>>& candidates, std::size_t context) {
+  struct Block {
+    std::vector<std::size_t> tokens;
+    double best = 0, mass = 0;
+    bool stays = false;
+  };
+  std::map<std::size_t, Block> by_place;
+  double total_mass = 0;
+  for (const auto& [token, score] : candidates) {
+    Block& block = by_place[token / entry.block];
+    block.best = block.tokens.empty() ? score : std::max(block.best, score);
+    block.mass += score;
+    total_mass += score;
+    block.tokens.push_back(token);
+    block.stays |= token == candidates.back().first || token < entry.first || token + entry.last >= context;
+    for (const auto& [begin, end] : entry.ranges) block.stays |= begin <= token && token < end;
+  }
+  std::vector<Block> order;
+  for (const auto& [place, block] : by_place) order.push_back(block);
+  std::stable_sort(order.begin(), order.end(), [](const Block& a, const Block& b) {
+    return a.stays != b.stays ? a.stays : !a.stays && a.best > b.best;
+  });
+
+  NaiveSelection result;
+  const std::size_t wanted = naive_keep_count(entry.keep, candidates.size(), context);
+  const double wanted_mass = total_mass * static_cast<double>(entry.keep.value) / 1000;
+  double mass = 0;
+  std::vector<Block> chosen, dropped;
+  for (const Block& block : order) {
+    bool enough = result.kept.size() >= wanted;
+    if (entry.keep.kind == NaiveKeep::Kind::mass && !block.stays) {
+      enough = mass >= wanted_mass;
+      result.gap = std::min(result.gap, std::abs(mass - wanted_mass) / static_cast<double>(candidates.size()));
+    }
+    if (enough && !block.stays) {
+      dropped.push_back(block);
+      continue;
+    }
+    if (!block.stays) chosen.push_back(block);
+    mass += block.mass;
+    result.kept.insert(result.kept.end(), block.tokens.begin(), block.tokens.end());
+  }
+  // Scores that are the same in double precision are so by construction (zero queries, one number pooled into many).
+  for (const Block& in : chosen) {
+    for (const Block& out : dropped) {
+      result.tie = result.tie || in.best == out.best;
+      if (in.best != out.best) result.gap = std::min(result.gap, in.best - out.best);
+    }
+  }
+  std::sort(result.kept.begin(), result.kept.end());
+  return result;
 }
 
 class NaiveLazy {
@@ -85,63 +202,54 @@ class NaiveLazy {
         if (token < first_new) result.revived.insert(token);
         key_values_[{layer, token}] = naive_key_value(model_, layer, inputs_.at({layer, token}), token);
       }
-      Vector importance;
+      std::vector<std::vector<Vector>>
+          probs;  // of the new tokens that run here, at consecutive positions up to the last
       for (const std::size_t token : rows) {
         std::vector<const NaiveKeyValue*> keys;
         for (const std::size_t key : entering) {
           if (key <= token) keys.push_back(&key_values_.at({layer, key}));
         }
-        const NaiveOutput output = naive_layer(model_, layer, inputs_.at({layer, token}), token, keys);
+        NaiveOutput output = naive_layer(model_, layer, inputs_.at({layer, token}), token, keys);
         inputs_[{layer + 1, token}] = output.hidden;
-        if (token != last) continue;
-        for (std::size_t key = 0; key < entering.size(); ++key) {
-          double sum = 0;
-          for (const Vector& head : output.probs) sum += head[key];
-          importance.push_back(sum / static_cast<double>(model_.heads));
-        }
+        if (token < first_new) continue;  // revived rows are never queries
+        if (std::find(rows.begin(), rows.end(), token - 1) == rows.end()) probs.clear();
+        probs.push_back(std::move(output.probs));
       }
 
-      // Candidates for the next layer, with their scores.
-      std::vector<std::pair<std::size_t, double>> candidates;
-      const bool next_layer = layer + 1 < model_.layers.size();
-      for (std::size_t i = 0; i < entering.size(); ++i) {
-        const bool runs = std::find(rows.begin(), rows.end(), entering[i]) != rows.end();
-        if (cached && next_layer && !runs && !key_values_.contains({layer + 1, entering[i]})) continue;
-        candidates.push_back({entering[i], importance[i]});
+      // Candidates for the next layer; their probabilities alone are scored.
+      std::vector<std::size_t> candidates;
+      for (std::size_t i = entering.size(); i-- > 0;) {
+        const std::size_t token = entering[i];
+        const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
+        const bool next_layer = layer + 1 < model_.layers.size();
+        if (!cached || !next_layer || runs || key_values_.contains({layer + 1, token})) {
+          candidates.insert(candidates.begin(), token);
+          continue;
+        }
+        for (std::vector<Vector>& row : probs) {
+          for (Vector& head : row) {
+            if (i < head.size()) head.erase(head.begin() + static_cast<std::ptrdiff_t>(i));
+          }
+        }
       }
       result.rows.push_back(rows);
       result.gap.push_back(infinity);
       result.importance.emplace_back();
-      entering.clear();
+      entering = candidates;
       if (const auto entry = schedule.find(layer); entry != schedule.end()) {
-        for (const auto& candidate : candidates) result.importance.back().push_back(candidate.second);
-        if (forced != nullptr) {
-          entering = forced->kept[layer];
-        } else {
-          entering =
-              select(candidates, naive_keep_count(entry->second, candidates.size(), context_), result.gap.back());
-        }
-      } else {
-        for (const auto& candidate : candidates) entering.push_back(candidate.first);
+        const Vector importance = naive_importance(entry->second.score, probs);
+        std::vector<std::pair<std::size_t, double>> scored;
+        for (std::size_t i = 0; i < candidates.size(); ++i) scored.push_back({candidates[i], importance[i]});
+        const NaiveSelection selection = naive_select(entry->second, scored, context_);
+        result.importance.back() = importance;
+        result.gap.back() = selection.gap;
+        result.ties += selection.tie ? 1 : 0;
+        entering = forced != nullptr ? forced->kept[layer] : selection.kept;
       }
       result.kept.push_back(entering);
     }
     result.logits = naive_logits(model_, inputs_.at({model_.layers.size(), last}));
     return result;
-  }
-
-  /// The `count` best candidates, ascending; the last one is always among them; of equal scores the lower index stays.
-  static std::vector<std::size_t> select(std::vector<std::pair<std::size_t, double>> candidates, std::size_t count,
-                                         double& gap) {
-    const std::size_t last = candidates.back().first;
-    candidates.pop_back();
-    std::stable_sort(candidates.begin(), candidates.end(),
-                     [](const auto& a, const auto& b) { return a.second > b.second; });
-    std::vector<std::size_t> kept{last};
-    for (std::size_t i = 0; i + 1 < count; ++i) kept.push_back(candidates[i].first);
-    if (count >= 2 && count - 1 < candidates.size()) gap = candidates[count - 2].second - candidates[count - 1].second;
-    std::sort(kept.begin(), kept.end());
-    return kept;
   }
 
   static constexpr double infinity = std::numeric_limits<double>::infinity();

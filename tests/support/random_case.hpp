@@ -41,7 +41,7 @@ struct Expected {
 inline NaiveKeep random_keep(Random& random, std::string& text) {
   char digits[16];
   NaiveKeep keep;
-  switch (random.integer(0, 11)) {
+  switch (random.integer(0, 13)) {
     case 0:
       text += "0";
       keep = {NaiveKeep::Kind::tokens, 0};
@@ -67,20 +67,70 @@ inline NaiveKeep random_keep(Random& random, std::string& text) {
       keep = {NaiveKeep::Kind::tokens, random.integer(1, 20)};
       text += std::to_string(keep.value);
       break;
+    case 9: [[fallthrough]];
+    case 10:
+      keep = {NaiveKeep::Kind::mass, random.integer(50, 950)};
+      std::snprintf(digits, sizeof(digits), "m0.%03u", static_cast<unsigned>(keep.value));
+      text += digits;
+      break;
     default: keep = {NaiveKeep::Kind::percentile, random.integer(0, 99)}; text += "p" + std::to_string(keep.value);
   }
   return keep;
 }
 
-/// Entries at about half of the layers; each layer, the first and the last too, has its turn.
-inline NaiveSchedule random_schedule(Random& random, std::size_t layers, std::string& text) {
+inline NaiveScore random_score(Random& random, std::size_t heads, std::string& text) {
+  NaiveScore score;
+  score.max_heads = random.chance(0.5);
+  text += score.max_heads ? "/max" : "/mean";
+  if (random.chance(0.3)) {
+    for (std::size_t head = 0; head < heads; ++head) {
+      if (head + 1 == heads ? score.heads.empty() : random.chance(0.5)) score.heads.push_back(head);
+    }
+    for (std::size_t i = 0; i < score.heads.size(); ++i) text += (i == 0 ? "@" : ".") + std::to_string(score.heads[i]);
+  }
+  if (random.chance(0.5)) {
+    score.rows = random.integer(1, 6);
+    score.max_rows = random.chance(0.5);
+    text += "^" + std::to_string(score.rows) + (score.max_rows ? "max" : "mean");
+  }
+  if (random.chance(0.5)) {
+    score.width = random.pick<std::size_t>({1, 3, 5, 7, 99});
+    score.mean_pool = random.chance(0.5);
+    text += "~" + std::to_string(score.width) + (score.mean_pool ? "mean" : "max");
+  }
+  return score;
+}
+
+/// Entries at about half of the layers; each layer, the first and the last too, has its turn. Half of the entries are
+/// as plain as the paper's.
+inline NaiveSchedule random_schedule(Random& random, const NaiveLlama& model, std::string& text) {
   NaiveSchedule schedule;
-  for (std::size_t layer = 0; layer < layers; ++layer) {
+  for (std::size_t layer = 0; layer < model.layers.size(); ++layer) {
     if (!random.chance(0.5)) continue;
     text += (text.empty() ? "" : ",") + std::to_string(layer) + ":";
-    schedule[layer] = random_keep(random, text);
+    NaiveEntry& entry = schedule[layer];
+    entry.keep = random_keep(random, text);
+    if (random.chance(0.15)) {
+      entry.block = random.integer(2, 5);
+      text += "b" + std::to_string(entry.block);
+    }
+    if (random.chance(0.4)) entry.score = random_score(random, model.heads, text);
   }
   if (text.empty()) text = "none";
+  if (!schedule.empty() && random.chance(0.2)) {
+    NaiveEntry protect;
+    protect.first = random.integer(0, 3);
+    protect.last = random.integer(0, 3);
+    const std::size_t begin = random.integer(0, 12), end = begin + random.integer(1, 3);
+    protect.ranges = {{begin, end}};
+    text += ",first" + std::to_string(protect.first) + ",last" + std::to_string(protect.last) + ",tokens" +
+            std::to_string(begin) + "-" + std::to_string(end - 1);
+    for (auto& [layer, entry] : schedule) {
+      entry.first = protect.first;
+      entry.last = protect.last;
+      entry.ranges = protect.ranges;
+    }
+  }
   return schedule;
 }
 
@@ -88,14 +138,13 @@ inline RandomCase random_case(std::uint64_t seed) {
   Random random(seed);
   RandomCase result;
   result.model = random_llama(random);
-  const std::size_t layers = result.model.layers.size();
-  result.prefill = random_schedule(random, layers, result.prefill_text);
+  result.prefill = random_schedule(random, result.model, result.prefill_text);
   switch (random.integer(0, 7)) {
     case 0: result.decode_text = "none"; break;
     case 1: result.mode = NaiveDecode::cached; [[fallthrough]];
     case 2: [[fallthrough]];
     case 3: [[fallthrough]];
-    case 4: result.decode = random_schedule(random, layers, result.decode_text); break;
+    case 4: result.decode = random_schedule(random, result.model, result.decode_text); break;
     case 5: result.mode = NaiveDecode::cached; [[fallthrough]];
     default: result.decode = result.prefill; result.decode_text = result.prefill_text;
   }

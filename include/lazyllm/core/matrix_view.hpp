@@ -55,16 +55,19 @@ class MatrixView {
 using Rows = MatrixView<float>;
 using ConstRows = MatrixView<const float>;
 
-/// Attention probabilities of the last rows of a step: [query_rows, heads, keys], dense, each row of keys sums to 1.
+/// Attention probabilities of the last rows of a step: [query_rows, heads, keys], each row of keys sums to 1; rows lie
+/// key_stride >= keys apart (== keys unless the view is of some keys only).
 template <class T>
 class BasicScoreView {
  public:
   constexpr BasicScoreView() = default;
   constexpr BasicScoreView(T* data, std::size_t query_rows, std::size_t heads, std::size_t keys)
-      : data_(data), query_rows_(query_rows), heads_(heads), keys_(keys) {}
+      : BasicScoreView(data, query_rows, heads, keys, keys) {}
+  constexpr BasicScoreView(T* data, std::size_t query_rows, std::size_t heads, std::size_t keys, std::size_t key_stride)
+      : data_(data), query_rows_(query_rows), heads_(heads), keys_(keys), key_stride_(key_stride) {}
 
   constexpr operator BasicScoreView<const T>() const requires(!std::is_const_v<T>) {
-    return {data_, query_rows_, heads_, keys_};
+    return {data_, query_rows_, heads_, keys_, key_stride_};
   }
 
   [[nodiscard]] constexpr T* data() const { return data_; }
@@ -75,7 +78,17 @@ class BasicScoreView {
 
   [[nodiscard]] constexpr std::span<T> row(std::size_t query_row, std::size_t head) const {
     LAZYLLM_EXPECTS(query_row < query_rows_ && head < heads_);
-    return {data_ + (query_row * heads_ + head) * keys_, keys_};
+    return {data_ + (query_row * heads_ + head) * key_stride_, keys_};
+  }
+  /// Query rows first .. first + count - 1.
+  [[nodiscard]] constexpr BasicScoreView middle_query_rows(std::size_t first, std::size_t count) const {
+    LAZYLLM_EXPECTS(first + count <= query_rows_);
+    return {data_ + first * heads_ * key_stride_, count, heads_, keys_, key_stride_};
+  }
+  /// Keys first .. first + count - 1 of every row.
+  [[nodiscard]] constexpr BasicScoreView middle_keys(std::size_t first, std::size_t count) const {
+    LAZYLLM_EXPECTS(first + count <= keys_);
+    return {data_ + first, query_rows_, heads_, count, key_stride_};
   }
 
  private:
@@ -83,6 +96,7 @@ class BasicScoreView {
   std::size_t query_rows_ = 0;
   std::size_t heads_ = 0;
   std::size_t keys_ = 0;
+  std::size_t key_stride_ = 0;
 };
 
 using ScoreView = BasicScoreView<float>;

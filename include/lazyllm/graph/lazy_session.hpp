@@ -142,7 +142,8 @@ LazySession<Graph, Policy>::LazySession(Graph& graph, Policy policy, SessionOpti
       aux_(options_.context_size, hidden_dim_) {
   const std::size_t capacity = options_.context_size;
   if (capacity == 0) throw Error(ErrorCode::invalid_argument, "a session needs a context size of at least 1 token");
-  if constexpr (requires { policy_.prepare(layer_count_, capacity); }) policy_.prepare(layer_count_, capacity);
+  const PruningShape shape{.layer_count = layer_count_, .head_count = graph.head_count(), .context_capacity = capacity};
+  if constexpr (requires { policy_.prepare(shape); }) policy_.prepare(shape);
   std::size_t query_rows = 0;
   for (LayerIndex layer = 0; layer < layer_count_; ++layer) {
     for (const Phase phase : {Phase::prefill, Phase::decode}) {
@@ -211,7 +212,8 @@ ConstRows LazySession<Graph, Policy>::run(std::size_t new_tokens, Phase phase, c
       if (phase == Phase::prefill && *hook && !(*hook)(layer, layer_count_)) throw Cancelled();
     }
     collect_rows(layer);
-    const std::size_t query_rows = consecutive_tail(policy_.query_rows(layer, phase));
+    const std::size_t query_rows =
+        consecutive_tail(std::min<std::size_t>(policy_.query_rows(layer, phase), new_tokens));
     const ScoreView scores =
         query_rows == 0 ? ScoreView() : ScoreView(scores_.data(), query_rows, graph_.head_count(), entering_.size());
     const bool last_layer = layer + 1 == layer_count_;
@@ -320,7 +322,8 @@ void LazySession<Graph, Policy>::park_dropped_rows() {
   }
 }
 
-/// How many of the last rows stand at consecutive positions, at most `at_most`: the rows that may serve as queries.
+/// How many of the last rows stand at consecutive positions, at most `at_most`: with at most as many as there are new
+/// tokens, the rows that may serve as queries.
 template <ModelGraph Graph, PruningPolicy Policy>
 std::size_t LazySession<Graph, Policy>::consecutive_tail(std::size_t at_most) const {
   std::size_t count = std::min<std::size_t>(at_most, 1);

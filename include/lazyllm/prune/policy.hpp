@@ -21,16 +21,30 @@ struct PruneContext {
   ConstScoreView probs;  ///< [query_rows, heads, tokens]: attention of the last rows; empty where none was asked for
 };
 
+/// The model and the session that a policy is to work with.
+struct PruningShape {
+  std::size_t layer_count;
+  std::size_t head_count;        ///< query heads
+  std::size_t context_capacity;  ///< most tokens
+};
+
 /// Two functions make a policy:
 /// query_rows(layer, phase): how many trailing rows' probabilities select wants after this layer; 0: none.
 /// select(context, keep): who enters layer + 1. `keep` [tokens] arrives all true; the session always keeps the last.
-/// A policy may have prepare(layer_count, context_capacity) too: called once by the session, before any work, to check
-/// the policy against the model (throwing Error) and to reserve memory.
+/// A policy may have prepare(shape) too: called once by the session, before any work, to check the policy against the
+/// model (throwing Error) and to reserve memory; and importance(), as a ScoringPolicy.
 template <class P>
 concept PruningPolicy = requires(P& p, const PruneContext& context, LayerIndex layer, Phase phase,
                                  std::span<bool> keep) {
   { p.query_rows(layer, phase) } -> std::convertible_to<std::size_t>;
   p.select(context, keep);
+};
+
+/// A policy that tells how it ranked: importance() [tokens] of the last select, higher stays first; empty where it
+/// ranked nothing. The session reports it (on_select) and bounds revivals by it.
+template <class P>
+concept ScoringPolicy = PruningPolicy<P> && requires(const P& p) {
+  { p.importance() } -> std::convertible_to<std::span<const float>>;
 };
 
 /// The dense model: every token enters every layer.

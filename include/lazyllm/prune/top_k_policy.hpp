@@ -3,23 +3,20 @@
 // Source: LazyLLM, arXiv 2407.14057, sections 3.2 and 3.3.
 #pragma once
 
-#include <lazyllm/core/contract.hpp>
 #include <lazyllm/prune/policy.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/prune/scorer.hpp>
+#include <lazyllm/prune/selection.hpp>
 
-#include <algorithm>
 #include <cstddef>
-#include <cstdint>
-#include <limits>
 #include <span>
 #include <utility>
 #include <vector>
 
 namespace lazyllm::inline v0 {
 
-/// Keeps the schedule's count of highest-scored tokens. The last token is always kept and counts as one of them; of
-/// equal scores the lower index stays; a NaN counts as the lowest score. O(heads * n) a selection, n entering tokens.
+/// Keeps what the schedule's entry says, by the entry's own score or else the policy's scorer. How ties, NaNs, the last
+/// token and protected ones count: Selector. O(heads * rows * n) a selection, n entering tokens; no allocation.
 template <TokenScorer Scorer = MeanOverHeads, PruningSchedule Schedule = StepSchedule>
 class TopKPolicy {
  public:
@@ -28,55 +25,47 @@ class TopKPolicy {
   TopKPolicy(Scorer scorer, Schedule prefill, Schedule decode)
       : scorer_(std::move(scorer)), prefill_(std::move(prefill)), decode_(std::move(decode)) {}
 
-  /// Checks both schedules against the model (where the schedule can) and reserves scratch for `context_capacity`
-  /// tokens.
-  void prepare(std::size_t layer_count, std::size_t context_capacity) {
-    if constexpr (requires { prefill_.check(layer_count); }) {
-      prefill_.check(layer_count);
-      decode_.check(layer_count);
+  /// Checks scorer and schedules against the model (where they can) and reserves scratch.
+  void prepare(const PruningShape& shape) {
+    if constexpr (requires { scorer_.check(shape.head_count); }) scorer_.check(shape.head_count);
+    if constexpr (requires { prefill_.check(shape.layer_count, shape.head_count); }) {
+      prefill_.check(shape.layer_count, shape.head_count);
+      decode_.check(shape.layer_count, shape.head_count);
     }
-    importance_.reserve(context_capacity);
-    order_.reserve(context_capacity);
+    importance_.reserve(shape.context_capacity);
+    selector_.reserve(shape.context_capacity);
   }
 
   [[nodiscard]] std::size_t query_rows(LayerIndex layer, Phase phase) const {
-    return schedule(phase).prunes_after(layer) ? scorer_.query_rows() : 0;
+    const ScheduleEntry* const entry = schedule(phase).entry_after(layer);
+    if (entry == nullptr) return 0;
+    return entry->score ? entry->score->query_rows() : scorer_.query_rows();
   }
 
   void select(const PruneContext& context, std::span<bool> keep) {
-    const Schedule& schedule = this->schedule(context.phase);
-    if (!schedule.prunes_after(context.layer)) return;
-    const std::size_t count = context.tokens.size();
-    importance_.resize(count);
-    scorer_.score(context.probs, importance_);
-    select_top(importance_, schedule.keep_count(context.layer, count, context.context_size), keep);
+    importance_.clear();
+    const ScheduleEntry* const entry = schedule(context.phase).entry_after(context.layer);
+    if (entry == nullptr) return;
+    importance_.resize(context.tokens.size());
+    if (entry->score) {
+      entry->score->score(context.probs, importance_);
+    } else {
+      scorer_.score(context.probs, importance_);
+    }
+    selector_.select(entry->rule, importance_, context.tokens, context.context_size, keep);
   }
+
+  [[nodiscard]] std::span<const float> importance() const { return importance_; }
 
  private:
   [[nodiscard]] const Schedule& schedule(Phase phase) const { return phase == Phase::prefill ? prefill_ : decode_; }
-
-  void select_top(std::span<float> importance, std::size_t keep_count, std::span<bool> keep) {
-    const std::size_t others = importance.size() - 1;  // all but the last token, which stays anyway
-    LAZYLLM_EXPECTS(keep_count >= 1 && keep_count <= importance.size());
-    if (keep_count > others) return;
-    for (float& value : importance) {
-      if (value != value) value = -std::numeric_limits<float>::infinity();
-    }
-    order_.resize(others);
-    for (std::size_t i = 0; i < others; ++i) order_[i] = static_cast<std::uint32_t>(i);
-    const auto cut = order_.begin() + static_cast<std::ptrdiff_t>(keep_count - 1);
-    std::nth_element(order_.begin(), cut, order_.end(), [importance](std::uint32_t a, std::uint32_t b) {
-      return importance[a] != importance[b] ? importance[a] > importance[b] : a < b;
-    });
-    for (auto dropped = cut; dropped != order_.end(); ++dropped) keep[*dropped] = false;
-  }
 
   Scorer scorer_;
   Schedule prefill_;
   Schedule decode_;
   std::vector<float> importance_;
-  std::vector<std::uint32_t> order_;
+  Selector selector_;
 };
-static_assert(PruningPolicy<TopKPolicy<>>);
+static_assert(ScoringPolicy<TopKPolicy<>>);
 
 }  // namespace lazyllm::inline v0
