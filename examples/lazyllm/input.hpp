@@ -35,7 +35,10 @@ class FloatFile {
   std::ofstream file_;
 };
 
-/// Most memory that this process has had resident so far.
+/// Most memory that this process has had resident so far, or since forget_peak_rss.
 std::uint64_t peak_rss_bytes();
+
+/// The peak starts again from what is resident now. Does nothing where the system refuses.
+void forget_peak_rss();
 
 }  // namespace program

@@ -1,7 +1,10 @@
-// lazyllm: generates text from a GGUF model, dense or with LazyLLM. `lazyllm generate --help` lists the options.
+// lazyllm: generates text from a GGUF model, dense or with LazyLLM, and measures how fast. `lazyllm --help` lists the
+// commands.
+#include "bench.hpp"
+#include "bench_report.hpp"
+#include "generate.hpp"
+#include "generate_report.hpp"
 #include "options.hpp"
-#include "report.hpp"
-#include "run.hpp"
 
 #include <lazyllm/core/error.hpp>
 
@@ -34,29 +37,38 @@ void show_progress(std::string_view what, std::uint64_t done, std::uint64_t tota
   std::fflush(stderr);
 }
 
-int generate(const program::Options& options) {
+void check_written(bool written) {
+  if (!written) throw lazyllm::Error(lazyllm::ErrorCode::io, "cannot write to standard output");
+}
+
+void run(const program::GenerateCommand& command) {
   bool written = true;
-  const auto on_text = [&](std::string_view text) { return options.json || (written = write_out(text)); };
+  const auto on_text = [&](std::string_view text) { return command.json || (written = write_out(text)); };
   const auto on_note = [](std::string_view note) {
     std::fprintf(stderr, "lazyllm: %.*s\n", static_cast<int>(note.size()), note.data());
   };
-  const program::Report report = program::run(options, {on_text, on_note, show_progress});
-  if (written) written = write_out(options.json ? program::json_report(report, options.trace) : "\n");
-  if (!written) throw lazyllm::Error(lazyllm::ErrorCode::io, "cannot write to standard output");
-  if (!options.json) {
-    if (options.trace) std::fputs(program::text_trace(report).c_str(), stderr);
+  const program::GenerateReport report = program::run_generate(command, {on_text, on_note, show_progress});
+  if (written) written = write_out(command.json ? program::json_report(report, command.trace) : "\n");
+  check_written(written);
+  if (!command.json) {
+    if (command.trace) std::fputs(program::text_trace(report).c_str(), stderr);
     std::fputs(program::text_report(report).c_str(), stderr);
   }
-  return 0;
+}
+
+void run(const program::BenchCommand& command) {
+  check_written(write_out(program::bench_report(program::run_bench(command, show_progress), command.format)));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    const auto options = program::parse_options(argc, argv);
-    if (const int* status = std::get_if<int>(&options)) return *status;
-    return generate(std::get<program::Options>(options));
+    const auto command = program::parse_options(argc, argv);
+    if (const int* status = std::get_if<int>(&command)) return *status;
+    if (const auto* generate = std::get_if<program::GenerateCommand>(&command)) run(*generate);
+    if (const auto* bench = std::get_if<program::BenchCommand>(&command)) run(*bench);
+    return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "lazyllm: %s\n", error.what());
     return run_time_error;

@@ -4,11 +4,13 @@
 #include <lazyllm/version.hpp>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cstdint>
 #include <limits>
 #include <string>
 #include <system_error>
+#include <vector>
 
 namespace program {
 namespace {
@@ -48,9 +50,21 @@ CLI::Validator whole_number(std::uint64_t least, std::uint64_t most) {
   return {check, "", "whole number"};
 }
 
-void add_generate_options(CLI::App& command, Options& options, std::string& prune, std::string& decode_prune) {
-  constexpr std::uint64_t most_tokens = std::numeric_limits<std::int32_t>::max();
+constexpr std::uint64_t most_tokens = std::numeric_limits<std::int32_t>::max();
+
+/// What every command takes.
+template <class Command>
+void add_common_options(CLI::App& command, Command& options, std::string& prune) {
   command.add_option("-m,--model", options.model, "GGUF file")->required()->type_name("MODEL");
+  command.add_option("-t,--threads", options.threads, "default: the CPUs that this process may use")
+      ->check(whole_number(1, 1024));
+  command.add_option("--prune", prune, "none, auto, or LAYER:KEEP[,...] with KEEP = 0.25, 512 or p30")
+      ->capture_default_str()
+      ->type_name("SPEC");
+}
+
+void add_generate_options(CLI::App& command, GenerateCommand& options, std::string& prune, std::string& decode_prune) {
+  add_common_options(command, options, prune);
 
   CLI::Option_group* const prompt = command.add_option_group("Prompt", "one of");
   prompt->add_option_function<std::string>(
@@ -67,8 +81,6 @@ void add_generate_options(CLI::App& command, Options& options, std::string& prun
   command.add_option("-n,--max-tokens", options.max_tokens, "most tokens to generate")
       ->capture_default_str()
       ->check(whole_number(0, most_tokens));
-  command.add_option("-t,--threads", options.threads, "default: the CPUs that this process may use")
-      ->check(whole_number(1, 1024));
   command
       .add_option("-c,--context", options.context_size,
                   "most tokens, prompt and generated; default: what is needed, up to the model's")
@@ -85,9 +97,6 @@ void add_generate_options(CLI::App& command, Options& options, std::string& prun
       ->capture_default_str()
       ->check(whole_number(0, std::numeric_limits<std::uint64_t>::max()));
 
-  command.add_option("--prune", prune, "none, auto, or LAYER:KEEP[,...] with KEEP = 0.25, 512 or p30")
-      ->capture_default_str()
-      ->type_name("SPEC");
   command.add_option("--decode-prune", decode_prune, "same, none, cached, or a schedule of its own")
       ->capture_default_str()
       ->type_name("SPEC");
@@ -97,26 +106,71 @@ void add_generate_options(CLI::App& command, Options& options, std::string& prun
   command.add_flag("--json", options.json, "one JSON object on standard output instead of the text");
 }
 
+void add_bench_options(CLI::App& command, BenchCommand& options) {
+  add_common_options(command, options, options.prune_name);
+  const auto add_list = [&](const char* name, std::vector<std::size_t>& values, const char* what) {
+    command.add_option(name, values, what)
+        ->delimiter(',')
+        ->capture_default_str()
+        ->type_name("LIST")
+        ->check(whole_number(0, most_tokens));
+  };
+  add_list("-p,--prompt-tokens", options.prompt_tokens, "a row for each: tokens of a prompt; 0 is no row");
+  add_list("-n,--generated-tokens", options.generated_tokens, "a row for each, at each depth; 0 is no row");
+  add_list("-d,--depth", options.depths, "context before the generated tokens; 0 is one token");
+  command.add_option("-r,--repeats", options.repeats, "after one warm-up, each on a fresh session")
+      ->capture_default_str()
+      ->check(whole_number(1, 1'000'000));
+  command
+      .add_option_function<std::string>(
+          "-o,--output",
+          [&options](const std::string& name) {
+            options.format = name == "json"  ? BenchFormat::json
+                             : name == "csv" ? BenchFormat::csv
+                                             : BenchFormat::markdown;
+          },
+          "a table, or for programs CSV or JSON")
+      ->default_str("md")
+      ->check(CLI::IsMember({"md", "csv", "json"}));
+  command.footer("With --prune every row appears twice, dense and pruned.");
+}
+
+void check_rows(const BenchCommand& options) {
+  const auto none = [](const std::vector<std::size_t>& counts) {
+    return std::ranges::all_of(counts, [](std::size_t count) { return count == 0; });
+  };
+  if (none(options.prompt_tokens) && none(options.generated_tokens)) {
+    throw CLI::ValidationError("-p, -n", "both are 0: nothing to measure");
+  }
+}
+
 }  // namespace
 
-std::variant<Options, int> parse_options(int argc, const char* const* argv) {
-  Options options;
-  std::string prune = "none";
-  std::string decode_prune = "same";
+std::variant<int, GenerateCommand, BenchCommand> parse_options(int argc, const char* const* argv) {
   CLI::App app("LazyLLM: text generation on the CPU with dynamic token pruning", "lazyllm");
   app.set_version_flag("--version", "lazyllm " + std::string(lazyllm::version));
   app.require_subcommand(1);
-  CLI::App* const generate = app.add_subcommand("generate", "continue a prompt or answer a message");
-  add_generate_options(*generate, options, prune, decode_prune);
+  GenerateCommand generate;
+  std::string prune = "none";
+  std::string decode_prune = "same";
+  CLI::App* const generate_app = app.add_subcommand("generate", "continue a prompt or answer a message");
+  add_generate_options(*generate_app, generate, prune, decode_prune);
+  BenchCommand bench;
+  add_bench_options(*app.add_subcommand("bench", "tokens per second on random token ids"), bench);
   try {
     app.parse(argc, argv);
-    options.prune = as_usage("--prune", [&] { return parse_prune(prune); });
-    options.decode_prune = as_usage("--decode-prune", [&] { return parse_decode_prune(decode_prune); });
-    as_usage("sampling", [&] { return lazyllm::Sampler(options.sampler); });
+    if (!generate_app->parsed()) {
+      bench.prune = as_usage("--prune", [&] { return parse_prune(bench.prune_name); });
+      check_rows(bench);
+      return bench;
+    }
+    generate.prune = as_usage("--prune", [&] { return parse_prune(prune); });
+    generate.decode_prune = as_usage("--decode-prune", [&] { return parse_decode_prune(decode_prune); });
+    as_usage("sampling", [&] { return lazyllm::Sampler(generate.sampler); });
+    return generate;
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : wrong_usage;
   }
-  return options;
 }
 
 }  // namespace program

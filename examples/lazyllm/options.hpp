@@ -1,4 +1,4 @@
-// The command line of the program lazyllm as a struct.
+// The command line of the program lazyllm as a struct for each command.
 #pragma once
 
 #include <lazyllm/prune/schedule.hpp>
@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 namespace program {
 
@@ -31,7 +32,7 @@ struct PromptIds {
   std::filesystem::path path;
 };
 
-struct Options {
+struct GenerateCommand {
   std::filesystem::path model;
   std::variant<PromptText, PromptFile, PromptIds> prompt;
   std::size_t max_tokens = 128;
@@ -47,7 +48,21 @@ struct Options {
   bool json = false;
 };
 
-/// The options, or the exit status when the command line is already the end of it (help, version, wrong usage).
-std::variant<Options, int> parse_options(int argc, const char* const* argv);
+enum class BenchFormat { markdown, csv, json };
+
+struct BenchCommand {
+  std::filesystem::path model;
+  std::vector<std::size_t> prompt_tokens = {512};
+  std::vector<std::size_t> generated_tokens = {128};
+  std::vector<std::size_t> depths = {0};
+  std::optional<std::size_t> threads;
+  std::size_t repeats = 5;
+  std::string prune_name = "none";
+  PruneSpec prune;
+  BenchFormat format = BenchFormat::markdown;
+};
+
+/// The command, or the exit status when the command line is already the end of it (help, version, wrong usage).
+std::variant<int, GenerateCommand, BenchCommand> parse_options(int argc, const char* const* argv);
 
 }  // namespace program

@@ -1,14 +1,10 @@
-#include "run.hpp"
+#include "generate.hpp"
 
 #include "input.hpp"
 
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
-#include <lazyllm/io/gguf_parse.hpp>
-#include <lazyllm/io/mapped_file.hpp>
 #include <lazyllm/llama/model.hpp>
-#include <lazyllm/llama/recommended.hpp>
-#include <lazyllm/llama/weights.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
@@ -28,29 +24,23 @@ namespace {
 
 using namespace lazyllm;
 
-using Weights = LlamaWeights<AsStored>;
-
-/// A model, and the prompt in its tokens.
+/// A model, and the request in its terms.
 struct Loaded {
   std::shared_ptr<const Weights> weights;
+  TopKPolicy<> policy;
   Tokenizer tokenizer;
   std::vector<TokenId> prompt;
   std::size_t context_size;
 };
 
-StepSchedule schedule_of(const PruneSpec& spec, const LlamaConfig& config) {
-  if (const auto* schedule = std::get_if<StepSchedule>(&spec)) return *schedule;
-  return recommended_schedule(config);
-}
-
 /// Without a schedule the policy keeps everything and asks for no scores: bit for bit the dense model.
-TopKPolicy<> policy_of(const Options& options, const LlamaConfig& config) {
-  const StepSchedule prefill = schedule_of(options.prune, config);
+TopKPolicy<> policy_of(const GenerateCommand& options, const ModelFile& model) {
+  const StepSchedule prefill = model.schedule(options.prune);
   const auto* own = std::get_if<PruneSpec>(&options.decode_prune);
-  return TopKPolicy<>(MeanOverHeads{}, prefill, own != nullptr ? schedule_of(*own, config) : prefill);
+  return TopKPolicy<>(MeanOverHeads{}, prefill, own != nullptr ? model.schedule(*own) : prefill);
 }
 
-std::vector<TokenId> encode_prompt(const Options& options, const GgufFile& gguf, const Tokenizer& tokenizer,
+std::vector<TokenId> encode_prompt(const GenerateCommand& options, const GgufFile& gguf, const Tokenizer& tokenizer,
                                    const Output& output) {
   if (const auto* ids = std::get_if<PromptIds>(&options.prompt)) return read_ids(ids->path);
   const auto* given = std::get_if<PromptText>(&options.prompt);
@@ -64,13 +54,12 @@ std::vector<TokenId> encode_prompt(const Options& options, const GgufFile& gguf,
 }
 
 /// Everything that can be wrong with the request is found before the weights are read.
-Loaded load(const Options& options, ThreadPool& pool, const Output& output) {
-  const MappedFile file(options.model);
-  const GgufFile gguf = parse_gguf(file.bytes());
-  const LlamaConfig config = LlamaConfig::from_gguf(gguf);
-  policy_of(options, config).prepare({.layer_count = config.layers, .head_count = config.heads, .context_capacity = 1});
-  Tokenizer tokenizer = Tokenizer::from_gguf(gguf);
-  std::vector<TokenId> prompt = encode_prompt(options, gguf, tokenizer, output);
+Loaded load(const GenerateCommand& options, ThreadPool& pool, const Output& output) {
+  const ModelFile model(options.model);
+  const LlamaConfig& config = model.config;
+  TopKPolicy<> policy = policy_of(options, model);
+  Tokenizer tokenizer = Tokenizer::from_gguf(model.gguf);
+  std::vector<TokenId> prompt = encode_prompt(options, model.gguf, tokenizer, output);
   const std::size_t context_size =
       options.context_size.value_or(std::min(config.context_length, prompt.size() + options.max_tokens));
   if (context_size > config.context_length) {
@@ -79,20 +68,19 @@ Loaded load(const Options& options, ThreadPool& pool, const Output& output) {
   }
   check_prompt(prompt, config.vocab_size);
   check_fits_context(prompt.size(), options.max_tokens, context_size);
-  auto weights = Weights::load(
-      file, gguf, pool, [&](std::uint64_t done, std::uint64_t total) { output.on_progress("loading", done, total); });
-  return {std::move(weights), std::move(tokenizer), std::move(prompt), context_size};
+  return {model.load_weights(pool, output.on_progress), std::move(policy), std::move(tokenizer), std::move(prompt),
+          context_size};
 }
 
 }  // namespace
 
-Report run(const Options& options, const Output& output) {
+GenerateReport run_generate(const GenerateCommand& options, const Output& output) {
   std::optional<FloatFile> logits_file;
   if (!options.logits_file.empty()) logits_file.emplace(options.logits_file);
   ThreadPool pool(options.threads.value_or(cpu_count()));
   Loaded model = load(options, pool, output);
 
-  Report report;
+  GenerateReport report;
   report.prompt_tokens = model.prompt.size();
   report.kept.reserve(64 + options.max_tokens);
   const SessionOptions session_options{
@@ -103,7 +91,7 @@ Report run(const Options& options, const Output& output) {
         if (options.trace) report.kept.back().indices.assign(selection.kept.begin(), selection.kept.end());
       }};
   Llama graph(model.weights, pool, model.context_size);
-  LazySession session(graph, policy_of(options, model.weights->config()), session_options);
+  LazySession session(graph, std::move(model.policy), session_options);
   Sampler sampler(options.sampler);
 
   GenerateOptions request;

@@ -1,7 +1,7 @@
-#include "report.hpp"
+#include "generate_report.hpp"
 
-#include <cstdarg>
-#include <cstdio>
+#include "formatted.hpp"
+
 #include <nlohmann/json.hpp>
 
 namespace program {
@@ -26,20 +26,10 @@ const char* name(lazyllm::FinishReason reason) {
 }
 
 double milliseconds(std::chrono::duration<double> time) { return time.count() * 1e3; }
-double megabytes(std::uint64_t bytes) { return static_cast<double>(bytes) / 1e6; }
-
-[[gnu::format(printf, 1, 2)]] std::string formatted(const char* format, ...) {
-  char line[512];
-  std::va_list arguments;
-  va_start(arguments, format);
-  std::vsnprintf(line, sizeof line, format, arguments);
-  va_end(arguments);
-  return line;
-}
 
 }  // namespace
 
-std::string json_report(const Report& report, bool with_indices) {
+std::string json_report(const GenerateReport& report, bool with_indices) {
   using Json = nlohmann::ordered_json;
   const lazyllm::Generation& generation = report.generation;
   Json kept = Json::array();
@@ -71,7 +61,7 @@ std::string json_report(const Report& report, bool with_indices) {
   return object.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
-std::string text_report(const Report& report) {
+std::string text_report(const GenerateReport& report) {
   const lazyllm::Generation& generation = report.generation;
   std::size_t revived = 0;
   for (const std::size_t count : generation.revived) revived += count;
@@ -89,7 +79,7 @@ std::string text_report(const Report& report) {
                    std::string(lazyllm::name(report.isa)).c_str(), report.threads);
 }
 
-std::string text_trace(const Report& report) {
+std::string text_trace(const GenerateReport& report) {
   std::string text;
   for (const Kept& selection : report.kept) {
     text += formatted("step %zu, after layer %zu: %zu kept:", selection.step, selection.layer, selection.count);

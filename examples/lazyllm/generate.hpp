@@ -1,6 +1,7 @@
 // What `lazyllm generate` does between the command line and the report.
 #pragma once
 
+#include "model_file.hpp"
 #include "options.hpp"
 
 #include <lazyllm/core/types.hpp>
@@ -23,7 +24,7 @@ struct Kept {
   std::vector<lazyllm::TokenIndex> indices;
 };
 
-struct Report {
+struct GenerateReport {
   std::size_t prompt_tokens = 0;
   lazyllm::Generation generation;
   std::size_t rows_computed = 0;  // in the prefill, over all layers
@@ -41,10 +42,10 @@ struct Report {
 struct Output {
   std::function<bool(std::string_view)> on_text;
   std::function<void(std::string_view)> on_note;
-  std::function<void(std::string_view what, std::uint64_t done, std::uint64_t total)> on_progress;
+  Progress on_progress;
 };
 
 /// Loads the model and generates. Throws lazyllm::Error.
-Report run(const Options& options, const Output& output);
+GenerateReport run_generate(const GenerateCommand& options, const Output& output);
 
 }  // namespace program

@@ -1,0 +1,23 @@
+#include "model_file.hpp"
+
+#include <lazyllm/llama/recommended.hpp>
+
+#include <variant>
+
+namespace program {
+
+using namespace lazyllm;
+
+std::shared_ptr<const Weights> ModelFile::load_weights(ThreadPool& pool, const Progress& progress) const {
+  return Weights::load(file, gguf, pool,
+                       [&](std::uint64_t done, std::uint64_t total) { progress("loading", done, total); });
+}
+
+StepSchedule ModelFile::schedule(const PruneSpec& spec) const {
+  const auto* const given = std::get_if<StepSchedule>(&spec);
+  StepSchedule schedule = given != nullptr ? *given : recommended_schedule(config);
+  schedule.check(config.layers, config.heads);
+  return schedule;
+}
+
+}  // namespace program
