@@ -1,15 +1,19 @@
-// Attention of a small Llama's shape (9 query heads, 3 KV heads, head size 64): prefill and one-row decode.
-// Named attention/<case>/<isa>/keys:<n>/threads:<n>. GMAC/s counts Q K^T and P V of the visible (causal) half.
+// Attention: prefill, its scores, and 1 to 64 rows over many keys, in the shapes of three models.
+// Named attention/<case>/<heads>x<kv_heads>x<head_dim>/<element>/<isa>/keys:<n>/threads:<n>. GMAC/s counts Q K^T and P
+// V of the visible (causal) half; of_fma and of_dot: its share of the ISA's peaks; of_read: the share of memory's.
 #include <benchmark/benchmark.h>
 
 #include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <lazyllm/nn/attention.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
+#include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/machine_peak.hpp"
@@ -17,8 +21,6 @@
 namespace {
 
 using namespace lazyllm;
-
-constexpr AttentionShape shape{9, 3, 64, 0.125f};
 
 std::vector<float> noise(std::size_t count, unsigned seed) {
   std::vector<float> values(count);
@@ -30,22 +32,36 @@ std::vector<float> noise(std::size_t count, unsigned seed) {
   return values;
 }
 
-/// K and V as [kv_head, token, head_dim].
-struct PlainKv {
-  explicit PlainKv(std::size_t token_count)
-      : tokens(token_count), keys(noise(shape.kv_heads * tokens * shape.head_dim, 1)), values(noise(keys.size(), 2)) {}
-  [[nodiscard]] const float* key(std::size_t kv_head, TokenIndex token) const {
-    return keys.data() + (kv_head * tokens + token) * shape.head_dim;
+template <KeyValueElement Element>
+std::vector<Element> stored(const std::vector<float>& values) {
+  if constexpr (std::same_as<Element, float>) {
+    return values;
+  } else {
+    std::vector<Element> rounded(values.size());
+    std::transform(values.begin(), values.end(), rounded.begin(), to_bfloat16);
+    return rounded;
   }
-  [[nodiscard]] const float* value(std::size_t kv_head, TokenIndex token) const {
-    return values.data() + (kv_head * tokens + token) * shape.head_dim;
-  }
-  [[nodiscard]] static std::size_t kv_head_count() { return shape.kv_heads; }
-  [[nodiscard]] static std::size_t head_dim() { return shape.head_dim; }
+}
 
-  std::size_t tokens;
-  std::vector<float> keys;
-  std::vector<float> values;
+/// K and V as [token, kv_head, head_dim], like TokenMajor.
+template <KeyValueElement Element>
+struct PlainKv {
+  PlainKv(const AttentionShape& s, std::size_t tokens)
+      : shape(s),
+        keys(stored<Element>(noise(s.kv_heads * tokens * s.head_dim, 1))),
+        values(stored<Element>(noise(keys.size(), 2))) {}
+  [[nodiscard]] const Element* key(std::size_t kv_head, TokenIndex token) const {
+    return keys.data() + (token * shape.kv_heads + kv_head) * shape.head_dim;
+  }
+  [[nodiscard]] const Element* value(std::size_t kv_head, TokenIndex token) const {
+    return values.data() + (token * shape.kv_heads + kv_head) * shape.head_dim;
+  }
+  [[nodiscard]] std::size_t kv_head_count() const { return shape.kv_heads; }
+  [[nodiscard]] std::size_t head_dim() const { return shape.head_dim; }
+
+  AttentionShape shape;
+  std::vector<Element> keys;
+  std::vector<Element> values;
 };
 
 std::vector<TokenIndex> first_tokens(std::size_t count) {
@@ -54,56 +70,76 @@ std::vector<TokenIndex> first_tokens(std::size_t count) {
   return tokens;
 }
 
-void set_rate(benchmark::State& state, const char* name, double per_iteration, double peak) {
-  const double giga = per_iteration * 1e-9;
-  state.counters[name] = benchmark::Counter(giga, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["of_peak"] = benchmark::Counter(giga / peak, benchmark::Counter::kIsIterationInvariantRate);
+/// Measured once for each ISA and number of threads.
+const bench::MachinePeak& peak_of(Isa isa, std::size_t threads) {
+  static std::map<std::pair<Isa, std::size_t>, bench::MachinePeak> peaks;
+  const auto [at, is_new] = peaks.try_emplace({isa, threads});
+  if (is_new) {
+    ThreadPool pool(threads);
+    at->second = bench::measure_machine_peak(isa, pool);
+  }
+  return at->second;
 }
 
-/// The last `row_count` of `key_count` tokens, with `score_rows` rows of probabilities.
-void run(benchmark::State& state, Isa isa, std::size_t threads, std::size_t key_count, std::size_t row_count,
-         std::size_t score_rows) {
-  const PlainKv kv(key_count);
-  const std::vector<TokenIndex> keys = first_tokens(key_count);
-  const std::span<const TokenIndex> rows = std::span(keys).last(row_count);
-  const std::size_t width = shape.heads * shape.head_dim;
-  const std::vector<float> queries = noise(row_count * width, 3);
+void set_rate(benchmark::State& state, const char* name, double per_iteration) {
+  state.counters[name] = benchmark::Counter(per_iteration, benchmark::Counter::kIsIterationInvariantRate);
+}
+
+/// What one benchmark computes: the last `rows` of `keys` tokens, with `score_rows` rows of probabilities.
+struct Case {
+  AttentionShape shape;
+  std::size_t keys;
+  std::size_t rows;
+  std::size_t score_rows;
+};
+
+template <KeyValueElement Element>
+void run(benchmark::State& state, const Case& c, Isa isa, std::size_t threads) {
+  const PlainKv<Element> kv(c.shape, c.keys);
+  const std::vector<TokenIndex> keys = first_tokens(c.keys);
+  const std::span<const TokenIndex> rows = std::span(keys).last(c.rows);
+  const std::size_t width = c.shape.heads * c.shape.head_dim;
+  const std::vector<float> queries = noise(c.rows * width, 3);
   std::vector<float> out(queries.size());
-  std::vector<float> probabilities(score_rows * shape.heads * key_count);
-  const ScoreView scores(probabilities.data(), score_rows, shape.heads, key_count);
+  std::vector<float> probabilities(c.score_rows * c.shape.heads * c.keys);
+  const ScoreView scores(probabilities.data(), c.score_rows, c.shape.heads, c.keys);
   AttentionScratch scratch;
   ThreadPool pool(threads);
   for (auto _ : state) {
-    attention(shape, ConstRows(queries.data(), row_count, width), rows, keys, kv, Rows(out.data(), row_count, width),
+    attention(c.shape, ConstRows(queries.data(), c.rows, width), rows, keys, kv, Rows(out.data(), c.rows, width),
               scores, scratch, pool, isa);
     benchmark::DoNotOptimize(out.data());
   }
-  if (row_count == 1) {
-    set_rate(state, "GB/s", static_cast<double>(2 * shape.kv_heads * shape.head_dim * key_count * sizeof(float)),
-             bench::read_bandwidth_gbs(threads));
-    return;
-  }
+  const bench::MachinePeak& peak = peak_of(isa, threads);
   double visible = 0.0;
   for (const TokenIndex row : rows) visible += static_cast<double>(row) + 1.0;
-  set_rate(state, "GMAC/s", 2.0 * visible * static_cast<double>(width), bench::fma_peak_gmacs(threads));
+  const double gmacs = 2.0 * visible * static_cast<double>(width) * 1e-9;
+  set_rate(state, "GMAC/s", gmacs);
+  if (peak.float_gmacs > 0) set_rate(state, "of_fma", gmacs / peak.float_gmacs);
+  if (peak.dot_gmacs > 0) set_rate(state, "of_dot", gmacs / peak.dot_gmacs);
+  if (c.rows == c.keys) return;
+  const double gb = static_cast<double>(2 * kv.keys.size() * sizeof(Element)) * 1e-9;
+  set_rate(state, "GB/s", gb);
+  set_rate(state, "of_read", gb / peak.read_gb_per_s);
 }
 
 /// The obvious Eigen program: for each head the whole score matrix, masked, softmax, times V. Computes both halves.
-void run_eigen(benchmark::State& state, std::size_t key_count) {
+void run_eigen(benchmark::State& state, const AttentionShape& shape, std::size_t key_count) {
   using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   using Strided = Eigen::Map<const Matrix, 0, Eigen::OuterStride<>>;
-  const PlainKv kv(key_count);
+  const PlainKv<float> kv(shape, key_count);
   const auto n = static_cast<Eigen::Index>(key_count);
   const auto d = static_cast<Eigen::Index>(shape.head_dim);
   const auto width = static_cast<Eigen::Index>(shape.heads * shape.head_dim);
+  const Eigen::OuterStride<> kv_stride(static_cast<Eigen::Index>(shape.kv_heads * shape.head_dim));
   const std::vector<float> queries = noise(key_count * shape.heads * shape.head_dim, 3);
   Matrix out(n, width);
   for (auto _ : state) {
     for (std::size_t head = 0; head < shape.heads; ++head) {
       const std::size_t kv_head = head / (shape.heads / shape.kv_heads);
       const Strided q(queries.data() + head * shape.head_dim, n, d, Eigen::OuterStride<>(width));
-      const Eigen::Map<const Matrix> k(kv.key(kv_head, 0), n, d);
-      const Eigen::Map<const Matrix> v(kv.value(kv_head, 0), n, d);
+      const Strided k(kv.key(kv_head, 0), n, d, kv_stride);
+      const Strided v(kv.value(kv_head, 0), n, d, kv_stride);
       Matrix scores = q * k.transpose() * shape.scale;
       for (Eigen::Index r = 0; r < n; ++r) {
         auto row = scores.row(r).head(r + 1);
@@ -116,36 +152,52 @@ void run_eigen(benchmark::State& state, std::size_t key_count) {
     benchmark::DoNotOptimize(out.data());
   }
   const double visible = 0.5 * static_cast<double>(key_count) * static_cast<double>(key_count + 1);
-  set_rate(state, "GMAC/s", 2.0 * visible * static_cast<double>(width), bench::fma_peak_gmacs(1));
+  const double gmacs = 2.0 * visible * static_cast<double>(width) * 1e-9;
+  set_rate(state, "GMAC/s", gmacs);
+  set_rate(state, "of_fma", gmacs / peak_of(active_isa(), 1).float_gmacs);
 }
 
-void add(const std::string& name, Isa isa, std::size_t threads, std::size_t keys, std::size_t rows,
-         std::size_t score_rows) {
-  const std::string full = "attention/" + name + "/" + std::string(lazyllm::name(isa)) +
-                           "/keys:" + std::to_string(keys) + "/threads:" + std::to_string(threads);
-  benchmark::RegisterBenchmark(full.c_str(),
-                               [=](benchmark::State& state) { run(state, isa, threads, keys, rows, score_rows); })
-      ->UseRealTime()
-      ->MinTime(0.2)
-      ->Unit(benchmark::kMicrosecond);
+std::string shape_name(const AttentionShape& shape) {
+  return std::to_string(shape.heads) + "x" + std::to_string(shape.kv_heads) + "x" + std::to_string(shape.head_dim);
 }
 
-const bool registered = [] {
+template <class Body>
+void add(const std::string& name, std::size_t keys, std::size_t threads, const Body& body) {
+  const std::string full =
+      "attention/" + name + "/keys:" + std::to_string(keys) + "/threads:" + std::to_string(threads);
+  benchmark::RegisterBenchmark(full.c_str(), body)->UseRealTime()->MinTime(0.2)->Unit(benchmark::kMicrosecond);
+}
+
+void add_case(const std::string& name, const Case& c) {
   for (const Isa isa : all_isas) {
     if (!supports(isa)) continue;
     for (const std::size_t threads : {std::size_t{1}, std::size_t{2}}) {
-      for (const std::size_t keys : {std::size_t{512}, std::size_t{2048}}) add("prefill", isa, threads, keys, keys, 0);
-      add("prefill_scores", isa, threads, 2048, 2048, 1);
-      add("decode", isa, threads, 512, 1, 0);
-      add("decode", isa, threads, 4096, 1, 0);
-      add("decode_scores", isa, threads, 4096, 1, 1);
+      const std::string prefix = name + "/" + shape_name(c.shape);
+      const std::string suffix = "/" + std::string(lazyllm::name(isa));
+      add(prefix + "/float" + suffix, c.keys, threads,
+          [=](benchmark::State& state) { run<float>(state, c, isa, threads); });
+      add(prefix + "/bfloat16" + suffix, c.keys, threads,
+          [=](benchmark::State& state) { run<BFloat16>(state, c, isa, threads); });
     }
   }
-  benchmark::RegisterBenchmark("attention/prefill/eigen/keys:2048/threads:1",
-                               [](benchmark::State& state) { run_eigen(state, 2048); })
-      ->UseRealTime()
-      ->MinTime(0.2)
-      ->Unit(benchmark::kMicrosecond);
+}
+
+const bool registered = [] {
+  const AttentionShape smollm{9, 3, 64, 0.125f};  // SmolLM2-135M
+  const AttentionShape llama1b{32, 8, 64, 0.125f};
+  const AttentionShape llama8b{32, 8, 128, 0.088388f};
+  for (const AttentionShape& shape : {smollm, llama1b, llama8b}) {
+    add_case("prefill", {shape, 2048, 2048, 0});
+    add_case("rows:1", {shape, 4096, 1, 0});
+  }
+  add_case("prefill", {smollm, 512, 512, 0});
+  for (const std::size_t score_rows : {1, 64}) {
+    add_case("scores:" + std::to_string(score_rows), {smollm, 2048, 2048, score_rows});
+  }
+  add_case("rows:1_scores:1", {smollm, 4096, 1, 1});
+  for (const std::size_t rows : {8, 64}) add_case("rows:" + std::to_string(rows), {smollm, 4096, rows, 0});
+  add("prefill/" + shape_name(smollm) + "/eigen", 2048, 1,
+      [=](benchmark::State& state) { run_eigen(state, smollm, 2048); });
   return true;
 }();
 

@@ -38,7 +38,7 @@ struct Result {
 /// Whether the products of attention round their other operand to bfloat16.
 template <class Element>
 bool rounds_operands(Isa isa, std::size_t head_dim) {
-  return std::same_as<Element, BFloat16> && isa == Isa::amx && head_dim % 32 == 0;
+  return std::same_as<Element, BFloat16> && (isa == Isa::avx512bf16 || isa == Isa::amx) && head_dim % 32 == 0;
 }
 
 /// A layer with random queries for every token of [0, tokens) and random K and V.

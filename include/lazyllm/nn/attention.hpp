@@ -10,6 +10,7 @@
 #include <lazyllm/nn/attention_scratch.hpp>
 #include <lazyllm/nn/kernels/attention.hpp>
 #include <lazyllm/nn/kernels/attention_amx.hpp>
+#include <lazyllm/nn/kernels/attention_pairs.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 
@@ -31,8 +32,9 @@ class AttentionJob;
 /// them, stored in kv. scores: empty, or [query_rows, heads, keys]: gets the probabilities of the last query_rows rows,
 /// exactly 0 for keys that the row does not see. A row's output and probabilities depend, bit for bit, only on its
 /// query and the keys up to its position: not on the other rows, the executor or the number of threads. Scores must be
-/// finite; K and V of BFloat16 must be finite throughout, and with AMX (head_dim a multiple of 32) queries and weights
-/// are rounded to bfloat16 as well. O(rows * keys * heads * head_dim); no allocation once scratch holds these sizes.
+/// finite; K and V of BFloat16 must be finite throughout, and with AVX-512-BF16 or AMX (head_dim a multiple of 32)
+/// queries and weights are rounded to bfloat16 as well. O(rows * keys * heads * head_dim); no allocation once scratch
+/// holds these sizes.
 template <KeyValueReader KV, Executor E>
 void attention(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
                std::span<const TokenIndex> keys, const KV& kv, Rows out, ScoreView scores, AttentionScratch& scratch,
@@ -47,8 +49,14 @@ void attention(const AttentionShape& shape, ConstRows queries, std::span<const T
   scratch.reserve(shape, rows.size(), keys.size(), scores.query_rows(), executor.concurrency());
 #if defined(__x86_64__)
   if constexpr (std::same_as<ElementOf<KV>, BFloat16>) {
-    if (isa == Isa::amx && shape.head_dim % 32 == 0) {
+    const bool in_pairs = shape.head_dim % 32 == 0;
+    if (isa == Isa::amx && in_pairs) {
       detail::AttentionJob<detail::AmxFloats, KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
+      return;
+    }
+    if (isa == Isa::avx512bf16 && in_pairs) {
+      using Job = detail::AttentionJob<detail::Bfloat16Floats, KV>;
+      Job(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
       return;
     }
   }
@@ -97,7 +105,7 @@ class AttentionJob {
   }
 
  private:
-  static constexpr bool takes_pairs = std::same_as<V, AmxFloats>;
+  static constexpr bool takes_pairs = std::derived_from<V, Bfloat16Floats>;
   static constexpr std::size_t serial_macs = 1000000;  // about 10 us: less than that is not worth another thread
 
   /// The token rows of a block and the sizes that go with them.
@@ -195,68 +203,65 @@ class AttentionJob {
     std::fill_n(state.out, count * blocking_.padded_dim, 0.0f);
   }
 
-  /// Running softmax of a block over one segment of keys, from a fresh state.
-  void attend_segment(const Block& b, std::size_t kv_head, std::size_t segment, AttentionWorkspace& workspace,
+  /// Softmax of a block over one segment of keys, from a fresh state.
+  void attend_segment(const Block& b, std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace,
                       const AttentionState& state) const {
     clear(b, state);
-    AttentionTile tile;
-    tile.rows = b.tokens * blocking_.group;
-    tile.head_dim = shape_.head_dim;
-    tile.padded_dim = blocking_.padded_dim;
-    tile.queries = workspace.queries.data();
-    tile.keys = workspace.keys.data();
-    tile.values = workspace.value_rows.data();
-    tile.value_pairs = workspace.values.data();
-    tile.counts = workspace.counts.data();
-    tile.score_rows = workspace.score_rows.data();
-    tile.state = state;
-    [[maybe_unused]] const AttentionSetup<V> setup(tile.rows);
-    const std::size_t end = std::min((segment + 1) * segment_keys, b.limit);
-    for (std::size_t first = segment * segment_keys; first < end; first += key_tile) {
-      load_tile(kv_head, first, std::min(key_tile, end - first), tile.rows, workspace);
-      for (std::size_t t = 0; t < b.tokens; ++t) {
-        const std::size_t limit = scratch_.limits()[b.first + t];
-        const std::size_t from_end = rows_.size() - (b.first + t);
-        for (std::size_t g = 0; g < blocking_.group; ++g) {
-          const std::size_t row = t * blocking_.group + g;
-          workspace.counts[row] = limit <= first ? 0 : std::min(key_tile, limit - first);
-          workspace.score_rows[row] =
-              from_end > scores_.query_rows()
-                  ? nullptr
-                  : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
-        }
+    const std::size_t first = index * segment_keys;
+    AttentionSegment segment;
+    segment.rows = b.tokens * blocking_.group;
+    segment.head_dim = shape_.head_dim;
+    segment.padded_dim = blocking_.padded_dim;
+    segment.queries = workspace.queries.data();
+    segment.keys = workspace.keys.data();
+    segment.values = workspace.values.data();
+    segment.counts = workspace.counts.data();
+    segment.score_rows = workspace.score_rows.data();
+    segment.state = state;
+    for (std::size_t t = 0; t < b.tokens; ++t) {
+      const std::size_t limit = scratch_.limits()[b.first + t];
+      const std::size_t from_end = rows_.size() - (b.first + t);
+      for (std::size_t g = 0; g < blocking_.group; ++g) {
+        const std::size_t row = t * blocking_.group + g;
+        workspace.counts[row] = limit <= first ? 0 : std::min(segment_keys, limit - first);
+        workspace.score_rows[row] =
+            from_end > scores_.query_rows()
+                ? nullptr
+                : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
       }
-      attend_tile(V{}, tile);
     }
+    const std::size_t end = std::min(first + segment_keys, b.limit);
+    constexpr std::size_t packing = takes_pairs ? 2 : 1;  // numbers in the place of a float
+    for (std::size_t tile = 0; first + tile < end; tile += key_tile) {
+      load_tile(kv_head, first + tile, std::min(key_tile, end - first - tile),
+                workspace.keys.data() + tile * shape_.head_dim / packing,
+                workspace.values.data() + tile * blocking_.padded_dim / packing);
+    }
+    [[maybe_unused]] const AttentionSetup<V> setup(segment.rows);
+    attend(V{}, segment);
   }
 
-  /// Keys transposed; values copied to consecutive rows where they are read often, need padding or are no floats.
-  void load_tile(std::size_t kv_head, std::size_t first, std::size_t count, std::size_t rows,
-                 AttentionWorkspace& workspace) const {
-    const auto token = [&](std::size_t k) { return keys_[first + std::min(k, count - 1)]; };  // the rest is masked
+  /// A tile of keys, transposed, and its values; behind the last of `count` keys it is repeated.
+  void load_tile(std::size_t kv_head, std::size_t first, std::size_t count, float* keys, float* values) const {
+    const auto token = [&](std::size_t k) { return keys_[first + std::min(k, count - 1)]; };
+    const float* key_rows[key_tile];
     if constexpr (takes_pairs) {
+      const float* value_rows[key_tile];
       for (std::size_t k = 0; k < key_tile; ++k) {
-        workspace.key_rows[k] = reinterpret_cast<const float*>(kv_.key(kv_head, token(k)));
-        workspace.value_rows[k] = reinterpret_cast<const float*>(kv_.value(kv_head, token(k)));
+        key_rows[k] = reinterpret_cast<const float*>(kv_.key(kv_head, token(k)));
+        value_rows[k] = reinterpret_cast<const float*>(kv_.value(kv_head, token(k)));
       }
-      load_pairs(V{}, workspace.key_rows.data(), workspace.value_rows.data(), shape_.head_dim, blocking_.padded_dim,
-                 workspace.keys.data(), workspace.values.data());
+      load_pairs(V{}, key_rows, value_rows, shape_.head_dim, blocking_.padded_dim, keys, values);
     } else {
-      float* const storage = workspace.values.data();
       for (std::size_t k = 0; k < key_tile; ++k) {
-        workspace.key_rows[k] =
-            float_row(V{}, kv_.key(kv_head, token(k)), shape_.head_dim, storage + k * blocking_.padded_dim);
+        key_rows[k] = float_row(V{}, kv_.key(kv_head, token(k)), shape_.head_dim, values + k * blocking_.padded_dim);
       }
-      transpose_keys(V{}, workspace.key_rows.data(), shape_.head_dim, workspace.keys.data());
-      const std::size_t padding = blocking_.padded_dim - shape_.head_dim;
-      const bool copied = rows > 2 * panel_rows || padding != 0;
+      transpose_keys(V{}, key_rows, shape_.head_dim, keys);
       for (std::size_t k = 0; k < key_tile; ++k) {
-        float* const to = storage + k * blocking_.padded_dim;
+        float* const to = values + k * blocking_.padded_dim;
         const float* const from = float_row(V{}, kv_.value(kv_head, token(k)), shape_.head_dim, to);
-        workspace.value_rows[k] = copied ? to : from;
-        if (k >= count || !copied) continue;
         if (from != to) std::copy_n(from, shape_.head_dim, to);
-        std::fill_n(to + shape_.head_dim, padding, 0.0f);
+        std::fill_n(to + shape_.head_dim, blocking_.padded_dim - shape_.head_dim, 0.0f);
       }
     }
   }
@@ -277,7 +282,7 @@ class AttentionJob {
     }
   }
 
-  /// Turns the raw scores, which attend_tile left in scores_, into probabilities.
+  /// Turns the raw scores, which attend left in scores_, into probabilities.
   template <Executor E>
   void fill_probabilities(E& executor) const {
     if (scores_.empty()) return;

@@ -27,10 +27,8 @@ struct AttentionShape {
 
 namespace detail {
 
-inline constexpr std::size_t segment_keys = 4 * key_tile;  // keys whose running softmax starts afresh, then is merged
-inline constexpr std::size_t split_rows = 8;               // calls of at most this many rows are spread over segments
-
-inline constexpr std::size_t most_block_rows = 192;  // query rows that share a transposed tile of keys
+inline constexpr std::size_t split_rows = 8;         // calls of at most this many rows are spread over segments
+inline constexpr std::size_t most_block_rows = 192;  // query rows that share a transposed segment of keys
 
 /// Sizes that follow from the shape alone.
 struct AttentionBlocking {
@@ -54,14 +52,12 @@ struct AttentionBlocking {
   }
 };
 
-/// What one thread needs for one block of rows and one tile of keys.
+/// What one thread needs for one block of rows and one segment of keys.
 struct AttentionWorkspace {
   AlignedBuffer<float> queries;  // [block_rows, head_dim]
-  AlignedBuffer<float> keys;     // [head_dim, key_tile]
-  AlignedBuffer<float> values;   // [key_tile, padded_dim]
+  AlignedBuffer<float> keys;     // [segment_keys / key_tile, head_dim, key_tile]
+  AlignedBuffer<float> values;   // [segment_keys, padded_dim]
   AlignedBuffer<float> states;   // of a segment, of all segments so far
-  AlignedBuffer<const float*> key_rows;
-  AlignedBuffer<const float*> value_rows;
   AlignedBuffer<std::size_t> counts;
   AlignedBuffer<float*> score_rows;
   std::atomic_flag busy = ATOMIC_FLAG_INIT;
@@ -120,11 +116,9 @@ class AttentionScratch {
   static std::unique_ptr<detail::AttentionWorkspace> make_workspace(const detail::AttentionBlocking& blocking) {
     auto workspace = std::make_unique<detail::AttentionWorkspace>();
     workspace->queries.resize_discard(blocking.state_rows * blocking.padded_dim);
-    workspace->keys.resize_discard(blocking.padded_dim * detail::key_tile);
-    workspace->values.resize_discard(detail::key_tile * blocking.padded_dim);
+    workspace->keys.resize_discard(detail::segment_keys * blocking.padded_dim);
+    workspace->values.resize_discard(detail::segment_keys * blocking.padded_dim);
     workspace->states.resize_discard(2 * blocking.state_floats);
-    workspace->key_rows.resize_discard(detail::key_tile);
-    workspace->value_rows.resize_discard(detail::key_tile);
     workspace->counts.resize_discard(blocking.block_rows);
     workspace->score_rows.resize_discard(blocking.block_rows);
     return workspace;

@@ -7,10 +7,10 @@
 
 namespace lazyllm::inline v0 {
 
-/// Calls f(IsaTag<isa>{}) and returns its result. Precondition: supports(isa).
+/// For integer kernels: calls f(IsaTag<integer_isa(isa)>{}) and returns its result. Precondition: supports(isa).
 template <class F>
 decltype(auto) dispatch(Isa isa, F&& f) {
-  switch (isa) {
+  switch (integer_isa(isa)) {
 #if defined(__x86_64__)
     case Isa::amx: return std::forward<F>(f)(IsaTag<Isa::amx>{});
     case Isa::avx512vnni: return std::forward<F>(f)(IsaTag<Isa::avx512vnni>{});

@@ -1,6 +1,6 @@
 // The instruction sets that have kernels of their own, and which of them this process uses.
-// Read once from CPUID and XGETBV, or from the kernel's HWCAP; LAZYLLM_ISA=portable|avx2|avxvnni|avx512vnni|amx|neon
-// forces one. Every build lists all of them; those of another architecture are never supported.
+// Read once from CPUID and XGETBV, or from the kernel's HWCAP; LAZYLLM_ISA=<a name below> forces one.
+// Every build lists all of them; those of another architecture are never supported.
 #pragma once
 
 #include <lazyllm/core/error.hpp>
@@ -27,13 +27,14 @@
 namespace lazyllm::inline v0 {
 
 /// Ascending by preference. `portable` is what the build's own flags allow and runs everywhere.
-enum class Isa { portable, avx2, avxvnni, avx512vnni, amx, neon };
+enum class Isa { portable, avx2, avxvnni, avx512vnni, avx512bf16, amx, neon };
 
 /// An ISA as a type, for kernels that are chosen at compile time: `IsaTag<Isa::avx2>`.
 template <Isa I>
 using IsaTag = std::integral_constant<Isa, I>;
 
-inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avxvnni, Isa::avx512vnni, Isa::amx, Isa::neon};
+inline constexpr std::array all_isas{Isa::portable,   Isa::avx2, Isa::avxvnni, Isa::avx512vnni,
+                                     Isa::avx512bf16, Isa::amx,  Isa::neon};
 
 /// The name that LAZYLLM_ISA takes and that reports show.
 [[nodiscard]] constexpr std::string_view name(Isa isa) {
@@ -42,16 +43,22 @@ inline constexpr std::array all_isas{Isa::portable, Isa::avx2, Isa::avxvnni, Isa
     case Isa::avx2: return "avx2";
     case Isa::avxvnni: return "avxvnni";
     case Isa::avx512vnni: return "avx512vnni";
+    case Isa::avx512bf16: return "avx512bf16";
     case Isa::amx: return "amx";
     case Isa::neon: return "neon";
   }
   return "?";
 }
 
-/// The ISA whose float kernels `isa` uses: an ISA that only adds a matmul has none of its own.
+/// The ISA whose integer kernels `isa` uses (matmul, quantisation): an ISA that only adds an attention has none of its
+/// own.
+[[nodiscard]] constexpr Isa integer_isa(Isa isa) { return isa == Isa::avx512bf16 ? Isa::avx512vnni : isa; }
+
+/// The ISA whose float kernels `isa` uses: an ISA that only adds a matmul or an attention has none of its own.
 [[nodiscard]] constexpr Isa float_isa(Isa isa) {
   switch (isa) {
     case Isa::avxvnni: return Isa::avx2;
+    case Isa::avx512bf16:
     case Isa::amx: return Isa::avx512vnni;
     default: return isa;
   }
@@ -64,7 +71,8 @@ struct CpuFeatures {
   bool avx2 = false;        // AVX2, FMA and F16C
   bool avxvnni = false;     // the same and AVX-VNNI
   bool avx512vnni = false;  // AVX-512 F, DQ, BW, VL and VNNI
-  bool amx = false;         // tile registers and bfloat16 products, AVX-512 VNNI and BF16
+  bool avx512bf16 = false;  // the same and BF16
+  bool amx = false;         // the same and tile registers with bfloat16 products
   bool neon = false;        // AArch64 with the dot product extension
 };
 
@@ -95,10 +103,11 @@ struct CpuFeatures {
   features.avx2 = os_avx && fma_f16c && bit(b, 5);
   features.avx512vnni =
       features.avx2 && os_avx512 && bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31) && bit(c, 11);
-  const bool tiles = features.avx512vnni && (low & 0x60000u) == 0x60000u && bit(d, 22) && bit(d, 24);
+  const bool tiles = (low & 0x60000u) == 0x60000u && bit(d, 22) && bit(d, 24);
   if (!features.avx2 || a < 1 || __get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return features;
   features.avxvnni = bit(a, 4);
-  features.amx = tiles && bit(a, 5) && allow_tile_registers();
+  features.avx512bf16 = features.avx512vnni && bit(a, 5);
+  features.amx = features.avx512bf16 && tiles && allow_tile_registers();
 #elif defined(__aarch64__) && defined(__linux__)
   features.neon = (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
 #endif
@@ -115,6 +124,7 @@ struct CpuFeatures {
     case Isa::avx2: return features.avx2;
     case Isa::avxvnni: return features.avxvnni;
     case Isa::avx512vnni: return features.avx512vnni;
+    case Isa::avx512bf16: return features.avx512bf16;
     case Isa::amx: return features.amx;
     case Isa::neon: return features.neon;
   }

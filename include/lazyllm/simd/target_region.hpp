@@ -30,6 +30,7 @@
 #define LAZYLLM_TARGET_AVX2_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c\"))), apply_to = function)")
 #define LAZYLLM_TARGET_AVXVNNI_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avxvnni\"))), apply_to = function)")
 #define LAZYLLM_TARGET_AVX512VNNI_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\"))), apply_to = function)")
+#define LAZYLLM_TARGET_AVX512BF16_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512bf16\"))), apply_to = function)")
 #define LAZYLLM_TARGET_AMX_BEGIN LAZYLLM_TARGET_BEGIN("clang attribute push(__attribute__((target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16\"))), apply_to = function)")
 #define LAZYLLM_TARGET_END _Pragma("clang attribute pop")
 #else
@@ -39,6 +40,7 @@
 #define LAZYLLM_TARGET_AVX2_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c\")")
 #define LAZYLLM_TARGET_AVXVNNI_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c,avxvnni\")")
 #define LAZYLLM_TARGET_AVX512VNNI_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni\")")
+#define LAZYLLM_TARGET_AVX512BF16_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512bf16\")")
 #define LAZYLLM_TARGET_AMX_BEGIN LAZYLLM_TARGET_BEGIN("GCC target(\"avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512bf16,amx-tile,amx-bf16\")")
 #define LAZYLLM_TARGET_END _Pragma("GCC pop_options") _Pragma("GCC diagnostic pop")
 #endif

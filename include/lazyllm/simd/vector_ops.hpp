@@ -26,6 +26,7 @@
 
 namespace lazyllm::inline v0::detail {
 
+struct Bfloat16Floats;
 struct AmxFloats;
 
 /// What every ISA's type offers. `width` floats a vector; `tile_vectors` x 6 vectors fit the registers as accumulators.
@@ -227,8 +228,11 @@ struct Avx512Floats {
 };
 LAZYLLM_TARGET_END
 
+/// Those of AVX-512, and dots of bfloat16 pairs.
+struct Bfloat16Floats : Avx512Floats {};
+
 /// Those of AVX-512, and products of bfloat16 pairs on tile registers.
-struct AmxFloats : Avx512Floats {};
+struct AmxFloats : Bfloat16Floats {};
 
 #endif
 

@@ -1,5 +1,5 @@
-// Kernels of tiled attention: scores of a key tile, a step of the running softmax, the weighted sum of values.
-// A tile is key_tile keys, transposed [head_dim, key_tile]; rows are query rows of one KV head's group, six at a time.
+// Kernels of tiled attention: scores of a segment of keys, their softmax, the weighted sum of values, merging segments.
+// Keys are transposed in tiles [head_dim, key_tile]; rows are query rows of one KV head's group, six at a time.
 // Every sum has one order (dimensions, then keys, ascending), whatever the number of rows.
 #pragma once
 
@@ -14,30 +14,34 @@
 namespace lazyllm::inline v0::detail {
 
 inline constexpr std::size_t key_tile = 64;
+inline constexpr std::size_t segment_keys = 4 * key_tile;  // keys of one softmax, which is then merged with the others
 inline constexpr std::size_t panel_rows = 6;
 inline constexpr std::size_t sum_lanes = 16;  // floats a row for the partial sums; an ISA uses the first `width`
 
-/// The running softmax of some rows: maximum [rows], lanes of the sum of weights [rows, sum_lanes], weighted sum of
-/// values [rows, padded_dim].
+/// The softmax of some rows, not yet divided: maximum [rows], lanes of the sum of weights [rows, sum_lanes], weighted
+/// sum of values [rows, padded_dim].
 struct AttentionState {
   float* max = nullptr;
   float* sums = nullptr;
   float* out = nullptr;
 };
 
-/// Query rows against one tile of keys.
-struct AttentionTile {
+/// Query rows against one segment of keys. Kernels that multiply pairs of bfloat16 (attention_pairs.hpp) find those in
+/// queries, keys and values, each pair in the place of a float.
+struct AttentionSegment {
   std::size_t rows = 0;
   std::size_t head_dim = 0;
-  std::size_t padded_dim = 0;            // head_dim rounded up to whole vectors
-  const float* queries = nullptr;        // [rows, head_dim], times the scale
-  const float* keys = nullptr;           // [head_dim, key_tile]
-  const float* const* values = nullptr;  // [key_tile] rows of padded_dim floats
-  const float* value_pairs = nullptr;    // the same as pairs of bfloat16, for kernels that take those
-  const std::size_t* counts = nullptr;   // [rows] keys of this tile that the row sees, ascending
-  float* const* score_rows = nullptr;    // [rows] where the row's scores of this tile go, or null
-  AttentionState state;
+  std::size_t padded_dim = 0;           // head_dim rounded up to whole vectors
+  const float* queries = nullptr;       // [rows, head_dim], times the scale
+  const float* keys = nullptr;          // [segment_keys / key_tile, head_dim, key_tile]
+  const float* values = nullptr;        // [segment_keys, padded_dim]
+  const std::size_t* counts = nullptr;  // [rows] keys of this segment that the row sees, ascending
+  float* const* score_rows = nullptr;   // [rows] where the row's scores of this segment go, or null
+  AttentionState state;                 // max -infinity, sums and out zero
 };
+
+/// Keys of the tiles that hold `count` keys.
+constexpr std::size_t whole_tiles(std::size_t count) { return (count + key_tile - 1) / key_tile * key_tile; }
 
 /// What kernels on `V` need while a thread runs them over query rows.
 template <class V>
