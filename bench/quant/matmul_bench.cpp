@@ -3,11 +3,16 @@
 // product of the same shape, on one thread and with the build's flags.
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
+#include <lazyllm/quant/bf16.hpp>
 #include <lazyllm/quant/f16.hpp>
 #include <lazyllm/quant/f32.hpp>
 #include <lazyllm/quant/matmul.hpp>
 #include <lazyllm/quant/q4_0.hpp>
 #include <lazyllm/quant/q4_1.hpp>
+#include <lazyllm/quant/q4_k.hpp>
+#include <lazyllm/quant/q5_0.hpp>
+#include <lazyllm/quant/q5_k.hpp>
+#include <lazyllm/quant/q6_k.hpp>
 #include <lazyllm/quant/q8_0.hpp>
 
 #include "support/machine_peak.hpp"
@@ -126,6 +131,7 @@ void register_format() {
   std::transform(format.begin(), format.end(), format.begin(),
                  [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
   for (const Shape shape : shapes) {
+    if (shape.in_features % F::block_size != 0) continue;
     const std::string title = "matmul/" + format + "/" + shape_name(shape);
     set_rows(benchmark::RegisterBenchmark(title.c_str(), [shape](benchmark::State& s) { run_matmul<F>(s, shape); }));
   }
@@ -134,8 +140,13 @@ void register_format() {
 [[maybe_unused]] const bool registered = [] {
   register_format<Q4_0>();
   register_format<Q4_1>();
+  register_format<Q5_0>();
   register_format<Q8_0>();
+  register_format<Q4_K>();
+  register_format<Q5_K>();
+  register_format<Q6_K>();
   register_format<F16>();
+  register_format<BF16>();
   register_format<F32>();
   for (const Shape shape : shapes) {
     const std::string title = "eigen/f32/" + shape_name(shape);

@@ -44,6 +44,7 @@
 #include <lazyllm/prune/top_k_policy.hpp>
 #include <lazyllm/quant/activations.hpp>
 #include <lazyllm/quant/any_matrix.hpp>
+#include <lazyllm/quant/bf16.hpp>
 #include <lazyllm/quant/epilogue.hpp>
 #include <lazyllm/quant/f16.hpp>
 #include <lazyllm/quant/f32.hpp>
@@ -53,8 +54,14 @@
 #include <lazyllm/quant/panel.hpp>
 #include <lazyllm/quant/q4_0.hpp>
 #include <lazyllm/quant/q4_1.hpp>
+#include <lazyllm/quant/q4_k.hpp>
+#include <lazyllm/quant/q5_0.hpp>
+#include <lazyllm/quant/q5_k.hpp>
+#include <lazyllm/quant/q6_k.hpp>
 #include <lazyllm/quant/q8_0.hpp>
 #include <lazyllm/quant/rounding.hpp>
+#include <lazyllm/quant/scale_table.hpp>
+#include <lazyllm/quant/super_block.hpp>
 #include <lazyllm/simd/amx_tiles.hpp>
 #include <lazyllm/simd/bfloat16_rows.hpp>
 #include <lazyllm/simd/dispatch.hpp>

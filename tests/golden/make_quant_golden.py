@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Makes tests/data/quant_golden.bin: random and awkward blocks, quantised and dequantised by the PyPI package `gguf`.
 
-Layout, little-endian, per format (Q4_0, Q4_1, Q8_0, F16, in this order):
+Layout, little-endian, per format:
+  name, 8 bytes with zeros behind | uint32 bytes of the section that follow
   uint32 count of values | float32 values | stored blocks | float32 dequantised values
   uint32 count of random blocks' values | stored random blocks (finite scales) | float32 dequantised values
+The package has no quantiser for Q4_K, Q5_K and Q6_K: no values there, random blocks only.
 
 Usage: pip install numpy gguf; python3 make_quant_golden.py tests/data/quant_golden.bin
 """
@@ -29,11 +31,12 @@ def awkward_values(rng):
 def random_stored(rng, qtype, blocks):
     size = GGML_QUANT_SIZES[qtype][1]
     stored = rng.integers(0, 256, (blocks, size), dtype=np.uint8)
-    halves = {GGMLQuantizationType.Q4_1: 2}.get(qtype, 1)
+    halves = 2 if qtype.name in ("Q4_1", "Q4_K", "Q5_K") else 1
+    first = size - 2 if qtype.name == "Q6_K" else 0
     finite = rng.integers(0, 0x7C00, (blocks, halves), dtype=np.uint16) | (
         rng.integers(0, 2, (blocks, halves), dtype=np.uint16) << 15
     )
-    stored[:, : 2 * halves] = finite.astype(np.uint16).view(np.uint8).reshape(blocks, 2 * halves)
+    stored[:, first : first + 2 * halves] = finite.astype(np.uint16).view(np.uint8).reshape(blocks, 2 * halves)
     return stored
 
 
@@ -41,20 +44,19 @@ def main():
     rng = np.random.default_rng(20240719)
     values = awkward_values(rng)
     with open(sys.argv[1], "wb") as out:
-        for qtype in (
-            GGMLQuantizationType.Q4_0,
-            GGMLQuantizationType.Q4_1,
-            GGMLQuantizationType.Q8_0,
-            GGMLQuantizationType.F16,
-        ):
-            stored = quants.quantize(values, qtype)
-            raw = stored.tobytes()
-            dequantised = quants.dequantize(stored, qtype).astype(np.float32)
-            out.write(np.uint32(values.size).tobytes() + values.tobytes() + raw + dequantised.tobytes())
+        for name in ("Q4_0", "Q4_1", "Q8_0", "F16", "Q5_0", "BF16", "Q4_K", "Q5_K", "Q6_K"):
+            qtype = GGMLQuantizationType[name]
+            section = np.uint32(0).tobytes()
+            if not name.endswith("_K"):
+                stored = quants.quantize(values, qtype)
+                dequantised = quants.dequantize(stored, qtype).astype(np.float32)
+                section = np.uint32(values.size).tobytes() + values.tobytes() + stored.tobytes() + dequantised.tobytes()
             block_size = GGML_QUANT_SIZES[qtype][0]
-            random = random_stored(rng, qtype, 64)
+            count = 64 if block_size <= 32 else 24
+            random = random_stored(rng, qtype, count)
             result = quants.dequantize(random, qtype).astype(np.float32)
-            out.write(np.uint32(64 * block_size).tobytes() + random.tobytes() + result.tobytes())
+            section += np.uint32(count * block_size).tobytes() + random.tobytes() + result.tobytes()
+            out.write(name.encode().ljust(8, b"\0") + np.uint32(len(section)).tobytes() + section)
 
 
 if __name__ == "__main__":

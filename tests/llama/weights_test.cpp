@@ -2,12 +2,14 @@
 #include <lazyllm/io/mapped_file.hpp>
 #include <lazyllm/llama/weights.hpp>
 #include <lazyllm/parallel/executor.hpp>
-#include <lazyllm/quant/q8_0.hpp>
+#include <lazyllm/parallel/thread_pool.hpp>
 
 #include <doctest/doctest.h>
 
 #include "support/random_model.hpp"
+#include "support/requantized.hpp"
 #include "support/temporary_directory.hpp"
+#include "support/tiny_model.hpp"
 
 #include <cstddef>
 #include <cstdint>
@@ -73,10 +75,57 @@ TEST_CASE("Without a head of its own the model projects with its embedding") {
   CHECK(&weights->head() == &weights->embedding());
 }
 
-TEST_CASE("A fixed format loads a file of that format and names the tensor of another") {
+TEST_CASE("A fixed format loads a file of that format") {
   const NaiveLlama model = some_model(true);
   CHECK(load<F32>(gguf_of(model, 64))->layer(0).query.out_features() == model.heads * model.head_dim);
-  CHECK_THROWS_WITH_AS((void)load<Q8_0>(gguf_of(model, 64)), doctest::Contains("blk.0.attn_q.weight"), Error);
+}
+
+TEST_CASE_TEMPLATE("A file of another format is quantised to the fixed format while it loads", W, Q4_1, Q8_0, BF16) {
+  const TemporaryDirectory directory;
+  save_tiny_model(directory.path() / "f32.gguf");
+  const MappedFile original(directory.path() / "f32.gguf");
+  const GgufFile gguf = parse_gguf(original.bytes());
+  ThreadPool pool(2);
+  for (const GgufType type : {GgufType::f32, GgufType::f16, GgufType::bf16, GgufType::q8_0}) {
+    CAPTURE(name(type));
+    const auto type_of = [&](const GgufTensor& tensor) { return tensor.shape.size() == 2 ? type : tensor.type; };
+    requantized(original.bytes(), gguf, type_of).save(directory.path() / "stored.gguf");
+    const MappedFile file(directory.path() / "stored.gguf");
+    const GgufFile stored = parse_gguf(file.bytes());
+    const std::vector<std::byte> bytes(file.bytes().begin(), file.bytes().end());
+    const auto weights = LlamaWeights<W>::load(file, stored, pool);
+    CHECK(weights->embedding().format_name() == name(type));
+    CHECK(weights->head().format_name() == name(type));
+
+    const auto check = [&](const char* tensor_name, const PackedMatrix<W>& matrix) {
+      CAPTURE(tensor_name);
+      const GgufTensor& tensor = stored.require_tensor(tensor_name);
+      const auto values =
+          stored_floats(name(type), std::span(bytes).subspan(stored.data_offset() + tensor.offset, tensor.size_bytes));
+      std::vector<typename W::Block> blocks(values.size() / W::block_size);
+      std::vector<float> expected(values.size()), row(matrix.in_features());
+      W::quantize(values, blocks);
+      W::dequantize(blocks, expected);
+      for (std::size_t n = 0; n < matrix.out_features(); ++n) {
+        matrix.dequantize_row(n, row);
+        CHECK(std::equal(row.begin(), row.end(), expected.begin() + static_cast<std::ptrdiff_t>(n * row.size())));
+      }
+    };
+    check("blk.0.attn_q.weight", weights->layer(0).query);
+    check("blk.2.ffn_down.weight", weights->layer(2).down);
+  }
+}
+
+TEST_CASE("Rows that are no whole blocks of the fixed format are an error that names tensor, type and format") {
+  const TemporaryDirectory directory;
+  save_tiny_model(directory.path() / "f32.gguf");
+  const MappedFile file(directory.path() / "f32.gguf");
+  SerialExecutor executor;
+  CHECK_THROWS_WITH_AS(
+      (void)LlamaWeights<Q4_K>::load(file, parse_gguf(file.bytes()), executor),
+      "tensor blk.0.attn_q.weight: type F32 with rows of 32 in a model of format Q4_K is not supported; "
+      "supported: rows of a multiple of 256",
+      Error);
 }
 
 TEST_CASE("A tensor that the graph does not know is an error that names it") {

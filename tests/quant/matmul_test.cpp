@@ -1,11 +1,7 @@
 #include <lazyllm/parallel/thread_pool.hpp>
-#include <lazyllm/quant/f16.hpp>
-#include <lazyllm/quant/f32.hpp>
 #include <lazyllm/quant/matmul.hpp>
-#include <lazyllm/quant/q4_0.hpp>
-#include <lazyllm/quant/q4_1.hpp>
-#include <lazyllm/quant/q8_0.hpp>
 
+#include "support/every_format.hpp"
 #include "support/every_isa.hpp"
 #include "support/matmul_oracle.hpp"
 
@@ -14,7 +10,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <tuple>
+#include <type_traits>
 
 using namespace lazyllm;
 
@@ -22,21 +18,54 @@ namespace {
 
 constexpr double unit = 0x1p-24;  // half a unit in the last place of 1.0f
 
+template <class F>
+constexpr std::size_t row_step = std::max<std::size_t>(32, F::block_size);
+
 struct NotAnEpilogue {
   void operator()(float) const {}
 };
 static_assert(!MatmulEpilogue<NotAnEpilogue>);
 static_assert(!MatmulEpilogue<int>);
 
-/// What the stored blocks stand for with every code byte `code`: with 0, the minima of a format that has them.
+/// What the stored blocks stand for with every code byte of a panel `byte`: with 0, all the lowest codes; with 0xff,
+/// all the highest.
 template <class F>
-std::vector<float> with_codes(std::span<const std::byte> stored, std::byte code) {
-  constexpr std::size_t head = F::Panel::has_minimum ? 4 : 2;  // scale, minimum; then the codes
-  std::vector<std::byte> bytes(stored.begin(), stored.end());
-  for (std::size_t i = 0; i < bytes.size(); ++i) {
-    if (i % sizeof(typename F::Block) >= head) bytes[i] = code;
+std::vector<float> with_codes(std::span<const std::byte> stored, std::uint8_t byte) {
+  std::vector<typename F::Block> blocks(stored.size() / sizeof(typename F::Block));
+  if (!blocks.empty()) std::memcpy(blocks.data(), stored.data(), stored.size());
+  for (auto& block : blocks) {
+    auto entry = F::to_panel(block);
+    for (auto& codes : entry.codes) codes.fill(byte);
+    block = F::from_panel(entry);
   }
-  return test::weights_of<F>(bytes);
+  return test::weights_of<F>(std::as_bytes(std::span(blocks)));
+}
+
+/// A scale (or minimum) of extreme size for tables of halves, and for tables of integers times halves.
+void set_extreme(Float16& entry, std::uint16_t half, std::size_t) { entry.bits = half; }
+template <class Entry>
+void set_extreme(Entry& entry, std::uint16_t half, std::size_t n) {
+  using Factor = typename decltype(entry.factor)::value_type;
+  const bool six_bits = !std::is_signed_v<Factor>;
+  entry.super.bits = half;
+  for (std::size_t i = 0; i < entry.factor.size(); ++i) {
+    const int factor = (n + i) % 3 == 0 ? 0 : (n + i) % 3 == 1 ? (six_bits ? 63 : 127) : (six_bits ? 1 : -128);
+    entry.factor[i] = static_cast<Factor>(factor);
+  }
+}
+
+/// A power of two, at most 2, in units of at least 1/4, with a sign where there can be one.
+void set_exact(Float16& entry, std::mt19937& engine) {
+  entry = to_float16(std::ldexp(1.0f, -static_cast<int>(engine() % 3)));
+}
+template <class Entry>
+void set_exact(Entry& entry, std::mt19937& engine) {
+  using Factor = typename decltype(entry.factor)::value_type;
+  set_exact(entry.super, engine);
+  for (Factor& factor : entry.factor) {
+    factor = static_cast<Factor>(1 + engine() % 2);
+    if (std::is_signed_v<Factor> && engine() % 2 == 0) factor = static_cast<Factor>(-factor);
+  }
 }
 
 /// The bound of an AMX product's error. x and w are cut to 8 significant bits: errors of at most 2^-8 and 1.31 * 2^-8
@@ -46,12 +75,13 @@ std::vector<float> with_codes(std::span<const std::byte> stored, std::byte code)
 template <class F>
 double amx_tolerance(std::span<const float> row, std::span<const float> w, std::span<const float> lowest,
                      std::span<const float> highest) {
-  constexpr double levels = F::Panel::bits == 4 ? 15 : 255;  // 0xff is the highest code of 4 bits; of 8, one from 0x00
+  constexpr double levels = (1 << F::Panel::bits) - 1;
+  constexpr double offset = (F::Panel::bits == 8 ? 256 : 128) + F::Panel::zero_point;
   const double cut = 0x1p-8, cut_weight = 1.31 * 0x1p-8;
   double terms = 0, parts = 0, largest = 0;
   for (std::size_t k = 0; k < row.size(); ++k) {
-    const double scale = std::abs(double{highest[k]} - double{lowest[k]}) / (F::Panel::bits == 4 ? levels : 1.0);
-    const double start = scale * (F::Panel::bits == 4 ? 128 + 8 : 256 + 128) + std::abs(double{lowest[k]});
+    const double scale = std::abs(double{highest[k]} - double{lowest[k]}) / levels;
+    const double start = scale * offset + std::abs(double{lowest[k]});
     terms += std::abs(double{row[k]} * double{w[k]});
     parts += std::abs(double{row[k]}) * 3 * unit * (start + std::abs(double{w[k]}));
     largest = std::max({largest, std::abs(double{row[k]}), std::abs(double{w[k]})});
@@ -70,10 +100,10 @@ void check_product(Isa isa, std::span<const std::byte> stored, std::span<const f
   CAPTURE(in_features);
   SerialExecutor executor;
   const auto weights = test::weights_of<F>(stored);
-  std::vector<float> minima(weights.size()), highest;
+  std::vector<float> lowest, highest;
   if constexpr (F::Panel::reads_codes) {
-    minima = with_codes<F>(stored, std::byte{0});
-    highest = with_codes<F>(stored, std::byte{0xff});
+    lowest = with_codes<F>(stored, 0);
+    highest = with_codes<F>(stored, 0xff);
   }
   const auto matrix = PackedMatrix<F>::pack(stored, out_features, in_features, executor);
   Activations x(ConstRows(values.data(), rows, in_features));
@@ -92,18 +122,18 @@ void check_product(Isa isa, std::span<const std::byte> stored, std::span<const f
           const auto part = [&](const std::vector<float>& v) {
             return std::span(v).subspan(n * in_features, in_features);
           };
-          wrong += std::abs(got - exact.value) <= amx_tolerance<F>(row, w, part(minima), part(highest)) ? 0u : 1u;
+          wrong += std::abs(got - exact.value) <= amx_tolerance<F>(row, w, part(lowest), part(highest)) ? 0u : 1u;
         }
       } else if constexpr (F::Panel::reads_codes) {
-        // Summed are, per block, (integer dot) * scales and minimum * (scaled sum): at most `parts` in magnitude. Each
+        // Summed are, per scale, (integer dot) * scales and minimum * (scaled sum): at most `parts` in magnitude. Each
         // is rounded twice before it is added, and the running sum once (twice without fused operations) at each.
-        const auto m = std::span<const float>(minima).subspan(n * in_features, in_features);
         const test::Product product = test::dot(std::span<const double>(codes), w);
         double parts = 0;
         for (std::size_t k = 0; k < in_features; ++k) {
-          parts += std::abs(codes[k]) * (std::abs(double{w[k]} - double{m[k]}) + std::abs(double{m[k]}));
+          const double minimum = F::Panel::has_minimum ? double{lowest[n * in_features + k]} : 0.0;
+          parts += std::abs(codes[k]) * (std::abs(double{w[k]} - minimum) + std::abs(minimum));
         }
-        const double operations = 4.0 * static_cast<double>(in_features / 32) + 4.0;
+        const double operations = 4.0 * static_cast<double>(in_features / F::Panel::ScaleTable::step) + 4.0;
         const double tolerance = operations * unit * parts;
         wrong += std::abs(got - product.value) <= tolerance ? 0u : 1u;
         // Against unquantised activations: each is off by at most half a step, largest / 254.
@@ -127,11 +157,11 @@ void check_product(Isa isa, std::span<const std::byte> stored, std::span<const f
 
 }  // namespace
 
-TEST_CASE_TEMPLATE("matmul agrees with double precision for sizes around the tiles", F, Q4_0, Q4_1, Q8_0, F16, F32) {
+TEST_CASE_TEMPLATE("matmul agrees with double precision for sizes around the tiles", F, LAZYLLM_TEST_FORMATS) {
   test::for_every_isa([](Isa isa) {
     for (const std::size_t rows : {1u, 2u, 3u, 4u, 5u, 6u, 7u, 8u, 11u, 12u, 13u, 16u, 25u, 37u}) {
       for (const std::size_t out_features : {1u, 7u, 16u, 17u, 47u}) {
-        const std::size_t in_features = 32 * (1 + (rows + out_features) % 5);
+        const std::size_t in_features = row_step<F> * (1 + (rows + out_features) % (row_step<F> == 32 ? 5 : 2));
         const auto stored = test::store<F>(test::random_floats(out_features * in_features, 1.0f, 7));
         const auto values = test::random_floats(rows * in_features, 3.0f, 8);
         check_product<F>(isa, stored, values, rows, out_features, in_features);
@@ -140,25 +170,24 @@ TEST_CASE_TEMPLATE("matmul agrees with double precision for sizes around the til
   });
 }
 
-TEST_CASE_TEMPLATE("matmul agrees with double precision for extreme codes and scales", F, Q4_0, Q4_1, Q8_0) {
-  constexpr std::size_t blocks = 6, in_features = 32 * blocks, out_features = 19;
+TEST_CASE_TEMPLATE("matmul agrees with double precision for extreme codes and scales", F, LAZYLLM_TEST_CODE_FORMATS) {
+  constexpr std::size_t entries = 192 / row_step<F> + 1, in_features = row_step<F> * entries, out_features = 19;
   constexpr std::array<std::uint16_t, 5> scales{0x0001, 0x03ff, 0x7bff, 0xfbff, 0x0000};  // denormals, largest, zero
-  std::vector<std::byte> stored;
+  std::vector<typename F::Block> blocks;
   for (std::size_t n = 0; n < out_features; ++n) {
-    for (std::size_t b = 0; b < blocks; ++b) {
+    for (std::size_t b = 0; b < entries; ++b) {
       // All codes the lowest, all the highest, or both in turn.
-      std::vector<std::byte> block(sizeof(typename F::Block));
       const std::size_t kind = (n + b) % 3;
-      for (std::size_t i = 0; i < block.size(); ++i) {
-        const bool high = kind == 1 || (kind == 2 && i % 2 == 0);
-        block[i] = F::Panel::bits == 4 ? std::byte{static_cast<unsigned char>(high ? 0xff : 0x00)}
-                                       : std::byte{static_cast<unsigned char>(high ? 0x7f : 0x80)};  // 127, -128
+      typename F::Panel::Entry entry{};
+      for (auto& codes : entry.codes) {
+        for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = kind == 1 || (kind == 2 && i % 2 == 0) ? 0xff : 0x00;
       }
-      std::memcpy(block.data(), &scales[(n * blocks + b) % scales.size()], 2);
-      if constexpr (F::Panel::has_minimum) std::memcpy(block.data() + 2, &scales[(n + b + 1) % scales.size()], 2);
-      stored.insert(stored.end(), block.begin(), block.end());
+      set_extreme(entry.scale, scales[(n * entries + b) % scales.size()], n);
+      if constexpr (F::Panel::has_minimum) set_extreme(entry.minimum, scales[(n + b + 1) % scales.size()], n + 1);
+      blocks.push_back(F::from_panel(entry));
     }
   }
+  const auto stored = std::as_bytes(std::span(blocks));
   constexpr std::size_t rows = 14;
   std::vector<float> values(rows * in_features);
   for (std::size_t i = 0; i < values.size(); ++i) {
@@ -170,17 +199,22 @@ TEST_CASE_TEMPLATE("matmul agrees with double precision for extreme codes and sc
   test::for_every_isa([&](Isa isa) { check_product<F>(isa, stored, values, rows, out_features, in_features); });
 }
 
-TEST_CASE_TEMPLATE("Integer sums are exact on every ISA", F, Q4_0, Q4_1, Q8_0) {
+TEST_CASE_TEMPLATE("Integer sums are exact on every ISA", F, LAZYLLM_TEST_CODE_FORMATS) {
   // Activations are integers with 127 in each block (scale 1), weight scales are small powers of two: every float
   // operation is exact as well, so that one wrong integer shows.
-  constexpr std::size_t blocks = 5, in_features = 32 * blocks, out_features = 33, rows = 29;
+  constexpr std::size_t entries = row_step<F> == 32 ? 5 : 1, in_features = row_step<F> * entries;
+  constexpr std::size_t out_features = 33, rows = 29;
   std::mt19937 engine(11);
   const auto below = [&](unsigned n) { return static_cast<int>(engine() % n); };
-  std::vector<typename F::Block> stored(out_features * blocks);
+  std::vector<typename F::Block> stored(out_features * entries);
   for (auto& block : stored) {
-    for (auto& code : block.codes) code = static_cast<std::remove_reference_t<decltype(code)>>(below(256));
-    block.scale = to_float16(std::ldexp(1.0f, -below(3)));
-    if constexpr (F::Panel::has_minimum) block.minimum = to_float16(static_cast<float>(below(9) - 4));
+    typename F::Panel::Entry entry{};
+    for (auto& codes : entry.codes) {
+      for (auto& code : codes) code = static_cast<std::uint8_t>(below(256));
+    }
+    set_exact(entry.scale, engine);
+    if constexpr (F::Panel::has_minimum) set_exact(entry.minimum, engine);
+    block = F::from_panel(entry);
   }
   std::vector<float> values(rows * in_features);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i % 32 == 3 ? 127 : below(255) - 127);
@@ -205,8 +239,8 @@ TEST_CASE_TEMPLATE("Integer sums are exact on every ISA", F, Q4_0, Q4_1, Q8_0) {
   });
 }
 
-TEST_CASE_TEMPLATE("A row's bits depend neither on its neighbours nor on the threads", F, Q4_0, Q4_1, Q8_0, F16, F32) {
-  constexpr std::size_t in_features = 192, out_features = 83, most = 40;
+TEST_CASE_TEMPLATE("A row's bits depend neither on its neighbours nor on the threads", F, LAZYLLM_TEST_FORMATS) {
+  constexpr std::size_t in_features = row_step<F> == 32 ? 192 : 256, out_features = 83, most = 40;
   SerialExecutor serial;
   const auto stored = test::store<F>(test::random_floats(out_features * in_features, 1.0f, 21));
   const auto values = test::random_floats(most * in_features, 1.0f, 22);

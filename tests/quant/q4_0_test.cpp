@@ -7,6 +7,5 @@
 static_assert(sizeof(lazyllm::Q4_0::Block) == 18);
 
 TEST_CASE("Q4_0 quantises and dequantises to the bits of the gguf package") {
-  lazyllm::test::QuantGolden golden;
-  lazyllm::test::check_against<lazyllm::Q4_0>(golden.next<lazyllm::Q4_0>());
+  lazyllm::test::check_against_golden<lazyllm::Q4_0>();
 }

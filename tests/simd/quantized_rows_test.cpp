@@ -40,15 +40,16 @@ TEST_CASE("Codes are the nearest integers at a scale of the largest magnitude / 
         float largest = 0;
         for (std::size_t i = 0; i < 32; ++i) largest = std::max(largest, std::abs(x[i]));
         CHECK(block.scale == largest / 127.0f);
-        int sum = 0, extreme = 0;
+        int sum = 0, first_sum = 0, extreme = 0;
         for (std::size_t i = 0; i < 32; ++i) {
           sum += codes[i];
+          first_sum += i < 16 ? codes[i] : 0;
           extreme = std::max(extreme, std::abs(int{codes[i]}));
           // Half a step, and two roundings of the product with 127 / largest: 127 * 2^-23.
           CHECK(std::abs(double{x[i]} * 127 / double{largest} - codes[i]) <= 0.5 + 127 * 0x1p-23);
         }
         CHECK(extreme == 127);
-        CHECK(block.code_sum == sum);
+        CHECK(block.minus_8_first_sums == -8 * first_sum);
         CHECK(block.minus_8_sums == -8 * sum);
         CHECK(block.scaled_sum == block.scale * static_cast<float>(sum));
       }
@@ -83,7 +84,8 @@ TEST_CASE("Zero and vanishing blocks have scale and codes zero, the largest floa
     for (const std::size_t b : {0u, 1u, 3u}) {
       CHECK(rows.blocks(0)[b].scale == 0.0f);
       CHECK(rows.blocks(0)[b].scaled_sum == 0.0f);
-      CHECK(rows.blocks(0)[b].code_sum == 0);
+      CHECK(rows.blocks(0)[b].minus_8_first_sums == 0);
+      CHECK(rows.blocks(0)[b].minus_8_sums == 0);
       for (std::size_t i = 0; i < 32; ++i) CHECK(rows.codes(0)[b * 32 + i] == 0);
     }
     CHECK(rows.blocks(0)[2].scale == 3e38f / 127.0f);

@@ -1,5 +1,6 @@
 // A Llama model's weights, packed for the kernels once and shared, const, by every session.
-// `Weights` is AsStored (each tensor in the format the file has) or one QuantFormat that all linear layers must have.
+// `Weights` is AsStored (each tensor in the format the file has) or one format that all linear layers get: a tensor of
+// another format is converted while it is packed. The embedding and the head stay as stored.
 // Tensor names: the GGUF convention of the ggml project.
 #pragma once
 
@@ -9,6 +10,7 @@
 #include <lazyllm/llama/config.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/quant/any_matrix.hpp>
+#include <lazyllm/quant/bf16.hpp>
 #include <lazyllm/quant/f16.hpp>
 #include <lazyllm/quant/f32.hpp>
 #include <lazyllm/quant/packed_matrix.hpp>
@@ -62,8 +64,9 @@ using LoadProgress = std::function<void(std::uint64_t done_bytes, std::uint64_t 
 template <WeightChoice W = AsStored>
 class LlamaWeights {
  public:
-  /// Packs every tensor of the file; mapped pages are released as they are done, so two copies of all weights never
-  /// exist. Throws Error, naming the tensor, for missing, surplus or misshaped tensors and formats without kernels.
+  /// Packs every tensor of the file, or quantises it to W; mapped pages are released as they are done, so two copies of
+  /// all weights never exist. Throws Error, naming the tensor, for missing, surplus or misshaped tensors, for formats
+  /// without kernels, and for rows that are no multiple of W's block.
   template <Executor E>
   static std::shared_ptr<const LlamaWeights> load(const MappedFile& file, const GgufFile& gguf, E& executor,
                                                   const LoadProgress& progress = {});
@@ -103,19 +106,21 @@ class TensorLoader {
   Matrix matrix(const std::string& name, std::size_t out_features, std::size_t in_features) {
     const GgufTensor& tensor = checked(name, {in_features, out_features});
     const std::string_view format = format_of(tensor);
+    if (!AnyMatrix::supports(format)) {
+      unsupported_model("tensor " + name + ": type " + std::string(format), AnyMatrix::format_names());
+    }
     Matrix result = [&] {
       if constexpr (std::same_as<Matrix, AnyMatrix>) {
-        if (!AnyMatrix::supports(format)) {
-          unsupported_model("tensor " + name + ": type " + std::string(format), AnyMatrix::format_names());
-        }
         return AnyMatrix::pack(format, bytes(tensor), out_features, in_features, executor_);
       } else {
         using Format = typename Matrix::Format;
-        if (format != Format::name) {
-          unsupported_model("tensor " + name + ": type " + std::string(format) + " in a model of fixed format",
-                            Format::name);
+        if (format == Format::name) return Matrix::pack(bytes(tensor), out_features, in_features, executor_);
+        if (in_features % Format::block_size != 0) {
+          unsupported_model("tensor " + name + ": type " + std::string(format) + " with rows of " +
+                                std::to_string(in_features) + " in a model of format " + std::string(Format::name),
+                            "rows of a multiple of " + std::to_string(Format::block_size));
         }
-        return Matrix::pack(bytes(tensor), out_features, in_features, executor_);
+        return quantized<Matrix>(tensor, out_features, in_features);
       }
     }();
     finish(tensor);
@@ -133,7 +138,8 @@ class TensorLoader {
     switch (tensor.type) {
       case GgufType::f32: read(F32{}); break;
       case GgufType::f16: read(F16{}); break;
-      default: unsupported_model("tensor " + name + ": type " + std::string(format_of(tensor)), "F32, F16");
+      case GgufType::bf16: read(BF16{}); break;
+      default: unsupported_model("tensor " + name + ": type " + std::string(format_of(tensor)), "F32, F16, BF16");
     }
     finish(tensor);
     return result;
@@ -151,6 +157,25 @@ class TensorLoader {
   }
 
  private:
+  /// From another format, by way of floats, a row at a time.
+  template <class Matrix>
+  Matrix quantized(const GgufTensor& tensor, std::size_t out_features, std::size_t in_features) {
+    Matrix result;
+    AnyMatrix::with_format(format_of(tensor), [&]<class Stored>(Stored) {
+      using Block = typename Stored::Block;
+      const std::size_t row_blocks = in_features / Stored::block_size, row_bytes = row_blocks * sizeof(Block);
+      const std::span<const std::byte> stored = bytes(tensor);
+      const auto read_row = [&](std::size_t n, std::span<float> values) {
+        for (std::size_t i = 0; i < row_blocks; ++i) {
+          const auto block = load_as<Block>(stored.data() + n * row_bytes + i * sizeof(Block));
+          Stored::dequantize({&block, 1}, values.subspan(i * Stored::block_size, Stored::block_size));
+        }
+      };
+      result = Matrix::quantize(out_features, in_features, read_row, executor_);
+    });
+    return result;
+  }
+
   static std::string_view format_of(const GgufTensor& tensor) { return lazyllm::name(tensor.type); }
 
   const GgufTensor& checked(const std::string& name, const std::vector<std::uint64_t>& shape) {

@@ -3,12 +3,17 @@
 #pragma once
 
 #include <lazyllm/core/error.hpp>
+#include <lazyllm/quant/bf16.hpp>
 #include <lazyllm/quant/f16.hpp>
 #include <lazyllm/quant/f32.hpp>
 #include <lazyllm/quant/matmul.hpp>
 #include <lazyllm/quant/packed_matrix.hpp>
 #include <lazyllm/quant/q4_0.hpp>
 #include <lazyllm/quant/q4_1.hpp>
+#include <lazyllm/quant/q4_k.hpp>
+#include <lazyllm/quant/q5_0.hpp>
+#include <lazyllm/quant/q5_k.hpp>
+#include <lazyllm/quant/q6_k.hpp>
 #include <lazyllm/quant/q8_0.hpp>
 
 #include <cstddef>
@@ -25,21 +30,31 @@ namespace lazyllm::inline v0 {
 class AnyMatrix {
  public:
   using Variant =
-      std::variant<PackedMatrix<F32>, PackedMatrix<F16>, PackedMatrix<Q4_0>, PackedMatrix<Q4_1>, PackedMatrix<Q8_0>>;
+      std::variant<PackedMatrix<F32>, PackedMatrix<F16>, PackedMatrix<BF16>, PackedMatrix<Q4_0>, PackedMatrix<Q4_1>,
+                   PackedMatrix<Q5_0>, PackedMatrix<Q8_0>, PackedMatrix<Q4_K>, PackedMatrix<Q5_K>, PackedMatrix<Q6_K>>;
 
   AnyMatrix() = default;
   template <PackableFormat F>
   AnyMatrix(PackedMatrix<F> matrix) : matrix_(std::move(matrix)) {}
 
-  /// Whether there is a format of this name, "Q4_1".
+  /// f(F{}) for the format F of this name, "Q4_1"; false where there is none.
+  template <class Function>
+  static bool with_format(std::string_view format, Function&& f) {
+    return any_format([&]<PackableFormat F>(F) {
+      if (format != F::name) return false;
+      f(F{});
+      return true;
+    });
+  }
+  /// Whether there is a format of this name.
   [[nodiscard]] static bool supports(std::string_view format) {
-    return each_name([&](std::string_view name) { return name == format; });
+    return with_format(format, [](auto) {});
   }
   /// The names of all formats, for messages: "F32, F16, ...".
   [[nodiscard]] static std::string format_names() {
     std::string names;
-    each_name([&](std::string_view name) {
-      names += (names.empty() ? "" : ", ") + std::string(name);
+    any_format([&]<PackableFormat F>(F) {
+      names += (names.empty() ? "" : ", ") + std::string(F::name);
       return false;
     });
     return names;
@@ -49,7 +64,12 @@ class AnyMatrix {
   template <Executor E>
   [[nodiscard]] static AnyMatrix pack(std::string_view format, std::span<const std::byte> stored,
                                       std::size_t out_features, std::size_t in_features, E& executor) {
-    return pack_as<0>(format, stored, out_features, in_features, executor);
+    AnyMatrix result;
+    const bool known = with_format(format, [&]<PackableFormat F>(F) {
+      result = PackedMatrix<F>::pack(stored, out_features, in_features, executor);
+    });
+    if (known) return result;
+    throw Error(ErrorCode::unsupported, "weight format " + std::string(format) + ": supported are " + format_names());
   }
 
   /// f(const PackedMatrix<F>&) for the format F that is there.
@@ -75,25 +95,13 @@ class AnyMatrix {
   }
 
  private:
-  template <std::size_t I, class E>
-  static AnyMatrix pack_as(std::string_view format, std::span<const std::byte> stored, std::size_t out_features,
-                           std::size_t in_features, E& executor) {
-    if constexpr (I < std::variant_size_v<Variant>) {
-      using Matrix = std::variant_alternative_t<I, Variant>;
-      if (format == Matrix::Format::name) return Matrix::pack(stored, out_features, in_features, executor);
-      return pack_as<I + 1>(format, stored, out_features, in_features, executor);
-    } else {
-      throw Error(ErrorCode::unsupported, "weight format " + std::string(format) + ": supported are " + format_names());
-    }
-  }
-
-  /// f(name) for each format until it returns true.
+  /// f(F{}) for each format until it returns true; whether it did.
   template <class Function>
-  static bool each_name(Function f) {
-    return []<std::size_t... I>(Function & g, std::index_sequence<I...>) {
-      return (g(std::variant_alternative_t<I, Variant>::Format::name) || ...);
+  static bool any_format(Function&& f) {
+    return [&]<std::size_t... I>(std::index_sequence<I...>) {
+      return (f(typename std::variant_alternative_t<I, Variant>::Format{}) || ...);
     }
-    (f, std::make_index_sequence<std::variant_size_v<Variant>>{});
+    (std::make_index_sequence<std::variant_size_v<Variant>>{});
   }
 
   Variant matrix_;

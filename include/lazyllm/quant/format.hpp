@@ -29,7 +29,7 @@ concept PackableFormat = QuantFormat<F> &&
     requires(const typename F::Block& block, const typename F::Panel::Entry& entry) {
   { F::to_panel(block) } -> std::same_as<typename F::Panel::Entry>;
   { F::from_panel(entry) } -> std::same_as<typename F::Block>;
-  requires F::block_size == F::Panel::block_size;
+  requires F::block_size == F::Panel::entry_size;
 };
 
 }  // namespace lazyllm::inline v0

@@ -1,9 +1,11 @@
 // A panel: 16 output columns of a weight matrix over all K input features, in the order in which kernels read it.
-// AffinePanel: codes [K / 32][K group of 4][16 columns][4], then half-precision scales [K / 32][16], then minima alike.
+// AffinePanel: codes [K / 32][4 to 8 lines of 64 bytes][16 columns][4], then the scales' table, then the minima's.
 // FloatPanel: elements [K][16].
 #pragma once
 
+#include <lazyllm/core/bfloat16.hpp>
 #include <lazyllm/core/float16.hpp>
+#include <lazyllm/quant/scale_table.hpp>
 
 #include <array>
 #include <cstddef>
@@ -12,76 +14,118 @@
 
 namespace lazyllm::inline v0 {
 
-inline constexpr std::size_t panel_columns = 16;
-
 namespace detail {
 
 constexpr std::size_t round_up(std::size_t value, std::size_t step) { return (value + step - 1) / step * step; }
 
-template <class T>
-T load_as(const std::byte* p) {
-  T value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
-
 }  // namespace detail
 
-/// weight = scale * (code - ZeroPoint), or with a minimum: scale * code + minimum; one scale per column and 32 weights.
-/// Codes are unsigned, Bits = 4 or 8. With 4 bits, byte i of a block holds weight i (low half) and i + 16 (high half).
-template <int Bits, int ZeroPoint, bool HasMinimum>
+/// weight = scale * (code - ZeroPoint), or with a minimum: scale * code + minimum. Scales and minima lie in tables of
+/// the type Scales. Codes are unsigned and come in groups of 4 along K, 8 groups a block of 32.
+/// Bits = 4: line g of a block holds group g (low halves of the bytes) and group g + 4 (high halves).
+/// Bits = 5 or 6: the lower four bits alike; then lines (one or two) of bytes that hold the upper bits: those of group
+/// g stand in line high_line(g), from bit high_shift(g) on. Bits = 8: line g holds group g.
+template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
 struct AffinePanel {
-  static_assert(Bits == 4 || Bits == 8);
+  static_assert(Bits == 4 || Bits == 5 || Bits == 6 || Bits == 8);
   static constexpr std::size_t block_size = 32;
+  static constexpr std::size_t entry_size = Scales::entry_size;
+  static constexpr std::size_t parts = block_size / Scales::step;  // of a block, each with a scale of its own
+  static_assert(parts == 1 || !HasMinimum);                        // activations have one scaled sum a block
   static constexpr int bits = Bits;
+  static constexpr int high_bits = Bits == 8 ? 0 : Bits - 4;
   static constexpr int zero_point = ZeroPoint;
   static constexpr bool has_minimum = HasMinimum;
   static constexpr std::size_t code_bytes = std::size_t{Bits} * 4 * panel_columns;  // per block
-  static constexpr std::size_t scale_bytes = 2 * panel_columns;                     // per block
   static constexpr bool reads_codes = true;                                         // kernels read QuantizedRows
+  using ScaleTable = Scales;
+  /// One column's codes of a block: 4 bytes of each line.
+  using BlockCodes = std::array<std::uint8_t, std::size_t{Bits} * 4>;
 
-  /// One column's part of a block.
+  /// One column's part of entry_size weights.
   struct Entry {
-    std::array<std::uint8_t, std::size_t{Bits} * 4> codes;
-    Float16 scale;
-    Float16 minimum;
+    std::array<BlockCodes, entry_size / block_size> codes;
+    typename Scales::Entry scale;
+    typename Scales::Entry minimum;
   };
 
-  [[nodiscard]] static constexpr std::size_t scale_offset(std::size_t blocks) { return blocks * code_bytes; }
-  [[nodiscard]] static constexpr std::size_t minimum_offset(std::size_t blocks) {
-    return blocks * (code_bytes + scale_bytes);
+  [[nodiscard]] static constexpr std::size_t high_line(std::size_t group) {
+    return 4 + group * std::size_t{high_bits} / 8;
+  }
+  [[nodiscard]] static constexpr std::size_t high_shift(std::size_t group) {
+    return group * std::size_t{high_bits} % 8;
+  }
+
+  /// The tables of a panel of `blocks` blocks.
+  [[nodiscard]] static const std::byte* scales(const std::byte* panel, std::size_t blocks) {
+    return panel + blocks * code_bytes;
+  }
+  [[nodiscard]] static const std::byte* minima(const std::byte* panel, std::size_t blocks) {
+    return panel + blocks * code_bytes + Scales::size_bytes(blocks);
   }
   /// Bytes of a panel, a multiple of 64.
   [[nodiscard]] static constexpr std::size_t size_bytes(std::size_t blocks) {
-    return detail::round_up(blocks * (code_bytes + scale_bytes * (HasMinimum ? 2 : 1)), 64);
+    return detail::round_up(blocks * code_bytes + Scales::size_bytes(blocks) * (HasMinimum ? 2 : 1), 64);
   }
 
-  static void store(std::byte* panel, std::size_t blocks, std::size_t block, std::size_t column, const Entry& entry) {
-    for (std::size_t group = 0; group < std::size_t{Bits}; ++group) {
-      std::memcpy(panel + block * code_bytes + (group * panel_columns + column) * 4, entry.codes.data() + group * 4, 4);
+  static void store(std::byte* panel, std::size_t blocks, std::size_t index, std::size_t column, const Entry& entry) {
+    std::byte* codes = panel + index * entry.codes.size() * code_bytes + column * 4;
+    for (const BlockCodes& block : entry.codes) {
+      for (std::size_t line = 0; line < std::size_t{Bits}; ++line, codes += 4 * panel_columns) {
+        std::memcpy(codes, block.data() + line * 4, 4);
+      }
     }
-    const std::size_t lane = block * scale_bytes + column * 2;
-    std::memcpy(panel + scale_offset(blocks) + lane, &entry.scale, 2);
-    if constexpr (HasMinimum) std::memcpy(panel + minimum_offset(blocks) + lane, &entry.minimum, 2);
+    std::byte* table = panel + blocks * code_bytes;
+    Scales::store(table, blocks, index, column, entry.scale);
+    if constexpr (HasMinimum) {
+      Scales::store(table + Scales::size_bytes(blocks), blocks, index, column, entry.minimum);
+    }
   }
 
-  [[nodiscard]] static Entry load(const std::byte* panel, std::size_t blocks, std::size_t block, std::size_t column) {
+  [[nodiscard]] static Entry load(const std::byte* panel, std::size_t blocks, std::size_t index, std::size_t column) {
     Entry entry;
-    for (std::size_t group = 0; group < std::size_t{Bits}; ++group) {
-      std::memcpy(entry.codes.data() + group * 4, panel + block * code_bytes + (group * panel_columns + column) * 4, 4);
+    const std::byte* codes = panel + index * entry.codes.size() * code_bytes + column * 4;
+    for (BlockCodes& block : entry.codes) {
+      for (std::size_t line = 0; line < std::size_t{Bits}; ++line, codes += 4 * panel_columns) {
+        std::memcpy(block.data() + line * 4, codes, 4);
+      }
     }
-    const std::size_t lane = block * scale_bytes + column * 2;
-    entry.scale = detail::load_as<Float16>(panel + scale_offset(blocks) + lane);
-    if constexpr (HasMinimum) entry.minimum = detail::load_as<Float16>(panel + minimum_offset(blocks) + lane);
+    entry.scale = Scales::load(scales(panel, blocks), blocks, index, column);
+    if constexpr (HasMinimum) entry.minimum = Scales::load(minima(panel, blocks), blocks, index, column);
     return entry;
+  }
+
+  /// 32 codes, one a byte, as they lie in a panel; and back.
+  [[nodiscard]] static BlockCodes pack(const std::uint8_t* codes) {
+    static_assert(Bits < 8);
+    BlockCodes block{};
+    for (std::size_t i = 0; i < 16; ++i) {
+      block[i] = static_cast<std::uint8_t>((codes[i] & 15) | (codes[i + 16] << 4));
+    }
+    for (std::size_t i = 0; high_bits > 0 && i < block_size; ++i) {
+      block[high_line(i / 4) * 4 + i % 4] |= static_cast<std::uint8_t>(codes[i] >> 4 << high_shift(i / 4));
+    }
+    return block;
+  }
+  static void unpack(const BlockCodes& block, std::uint8_t* codes) {
+    static_assert(Bits < 8);
+    for (std::size_t i = 0; i < 16; ++i) {
+      codes[i] = block[i] & 15;
+      codes[i + 16] = static_cast<std::uint8_t>(block[i] >> 4);
+    }
+    for (std::size_t i = 0; high_bits > 0 && i < block_size; ++i) {
+      const int high = block[high_line(i / 4) * 4 + i % 4] >> high_shift(i / 4) & ((1 << high_bits) - 1);
+      codes[i] = static_cast<std::uint8_t>(codes[i] | high << 4);
+    }
   }
 };
 
-/// Weights as they are, float or Float16.
+/// Weights as they are: float, Float16 or BFloat16.
 template <class T>
 struct FloatPanel {
   using Element = T;
   static constexpr std::size_t block_size = 1;
+  static constexpr std::size_t entry_size = 1;
   static constexpr bool reads_codes = false;  // kernels read float rows
   using Entry = T;
 

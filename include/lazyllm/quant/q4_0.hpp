@@ -25,7 +25,7 @@ struct Q4_0 {
     std::array<std::uint8_t, 16> codes;
   };
   static_assert(sizeof(Block) == 18);
-  using Panel = AffinePanel<4, 8, false>;
+  using Panel = AffinePanel<4, 8, HalfScales, false>;
 
   static void quantize(std::span<const float> values, std::span<Block> blocks) {
     LAZYLLM_EXPECTS(values.size() == blocks.size() * block_size);
@@ -56,8 +56,8 @@ struct Q4_0 {
     }
   }
 
-  [[nodiscard]] static Panel::Entry to_panel(const Block& block) { return {block.codes, block.scale, {}}; }
-  [[nodiscard]] static Block from_panel(const Panel::Entry& entry) { return {entry.scale, entry.codes}; }
+  [[nodiscard]] static Panel::Entry to_panel(const Block& block) { return {{block.codes}, block.scale, {}}; }
+  [[nodiscard]] static Block from_panel(const Panel::Entry& entry) { return {entry.scale, entry.codes[0]}; }
 };
 static_assert(PackableFormat<Q4_0>);
 

@@ -26,7 +26,7 @@ struct Q4_1 {
     std::array<std::uint8_t, 16> codes;
   };
   static_assert(sizeof(Block) == 20);
-  using Panel = AffinePanel<4, 0, true>;
+  using Panel = AffinePanel<4, 0, HalfScales, true>;
 
   static void quantize(std::span<const float> values, std::span<Block> blocks) {
     LAZYLLM_EXPECTS(values.size() == blocks.size() * block_size);
@@ -58,8 +58,10 @@ struct Q4_1 {
     }
   }
 
-  [[nodiscard]] static Panel::Entry to_panel(const Block& block) { return {block.codes, block.scale, block.minimum}; }
-  [[nodiscard]] static Block from_panel(const Panel::Entry& entry) { return {entry.scale, entry.minimum, entry.codes}; }
+  [[nodiscard]] static Panel::Entry to_panel(const Block& block) { return {{block.codes}, block.scale, block.minimum}; }
+  [[nodiscard]] static Block from_panel(const Panel::Entry& entry) {
+    return {entry.scale, entry.minimum, entry.codes[0]};
+  }
 };
 static_assert(PackableFormat<Q4_1>);
 

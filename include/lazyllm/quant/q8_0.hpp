@@ -26,7 +26,7 @@ struct Q8_0 {
     std::array<std::int8_t, 32> codes;
   };
   static_assert(sizeof(Block) == 34);
-  using Panel = AffinePanel<8, 128, false>;
+  using Panel = AffinePanel<8, 128, HalfScales, false>;
 
   static void quantize(std::span<const float> values, std::span<Block> blocks) {
     LAZYLLM_EXPECTS(values.size() == blocks.size() * block_size);
@@ -52,12 +52,12 @@ struct Q8_0 {
 
   [[nodiscard]] static Panel::Entry to_panel(const Block& block) {
     Panel::Entry entry{{}, block.scale, {}};
-    for (std::size_t i = 0; i < block_size; ++i) entry.codes[i] = static_cast<std::uint8_t>(block.codes[i] + 128);
+    for (std::size_t i = 0; i < block_size; ++i) entry.codes[0][i] = static_cast<std::uint8_t>(block.codes[i] + 128);
     return entry;
   }
   [[nodiscard]] static Block from_panel(const Panel::Entry& entry) {
     Block block{entry.scale, {}};
-    for (std::size_t i = 0; i < block_size; ++i) block.codes[i] = static_cast<std::int8_t>(entry.codes[i] - 128);
+    for (std::size_t i = 0; i < block_size; ++i) block.codes[i] = static_cast<std::int8_t>(entry.codes[0][i] - 128);
     return block;
   }
 };

@@ -67,9 +67,12 @@ template <class Panel>
 inline void prefetch_block_amx(const std::byte* panel, std::size_t blocks, std::size_t block) {
   const auto* codes = reinterpret_cast<const char*>(panel + block * Panel::code_bytes);
   for (std::size_t i = 0; i < Panel::code_bytes; i += 64) _mm_prefetch(codes + i, _MM_HINT_T0);
-  const auto* lane = reinterpret_cast<const char*>(panel + block * Panel::scale_bytes);
-  _mm_prefetch(lane + Panel::scale_offset(blocks), _MM_HINT_T0);
-  if constexpr (Panel::has_minimum) _mm_prefetch(lane + Panel::minimum_offset(blocks), _MM_HINT_T0);
+  using Scales = typename Panel::ScaleTable;
+  const std::size_t index = block * Panel::parts;
+  _mm_prefetch(reinterpret_cast<const char*>(Scales::at(Panel::scales(panel, blocks), index)), _MM_HINT_T0);
+  if constexpr (Panel::has_minimum) {
+    _mm_prefetch(reinterpret_cast<const char*>(Scales::at(Panel::minima(panel, blocks), index)), _MM_HINT_T0);
+  }
 }
 
 /// One block (32 weights) of a panel as a tile of weights: row i holds weights 2 i and 2 i + 1 of each column.
@@ -79,24 +82,23 @@ inline void unpack_block_amx(const std::byte* panel, std::size_t blocks, std::si
   // A code of up to 7 bits put behind the exponent of 0.5 is the float 0.5 + code / 256; 8 bits behind that of 1.0 are
   // 1 + code / 256.
   constexpr bool wide = Panel::bits == 8;
-  const std::byte* lane = panel + block * Panel::scale_bytes;
-  const __m512 scale = load_halves_avx512(lane + Panel::scale_offset(blocks));
-  __m512 minimum = _mm512_setzero_ps();
-  if constexpr (Panel::has_minimum) minimum = load_halves_avx512(lane + Panel::minimum_offset(blocks));
-  const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(256.0f * cut_balance_amx));
-  const __m512 zero_code = _mm512_set1_ps(static_cast<float>((wide ? 256 : 128) + Panel::zero_point));
-  const __m512 start = _mm512_mul_ps(_mm512_fnmadd_ps(scale, zero_code, minimum), _mm512_set1_ps(cut_balance_amx));
-  const __m512i low_half = _mm512_set1_epi8(15);
+  using Scales = typename Panel::ScaleTable;
+  const std::byte* codes = panel + block * Panel::code_bytes;
   LAZYLLM_UNROLL
-  for (std::size_t group = 0; group < std::size_t{Panel::bits}; ++group) {
-    const __m512i bytes = _mm512_loadu_si512(panel + block * Panel::code_bytes + group * 64);
-    if constexpr (Panel::bits == 4) {
-      const __m512i low = _mm512_and_si512(bytes, low_half);
-      const __m512i high = _mm512_and_si512(_mm512_srli_epi16(bytes, 4), low_half);
-      store_weight_pairs_amx<wide>(low, factor, start, tile + group * 64);
-      store_weight_pairs_amx<wide>(high, factor, start, tile + (group + 4) * 64);
-    } else {
-      store_weight_pairs_amx<wide>(bytes, factor, start, tile + group * 64);
+  for (std::size_t part = 0; part < Panel::parts; ++part) {
+    const std::size_t index = block * Panel::parts + part;
+    const __m512 scale = load_scales_avx512<Scales>(Panel::scales(panel, blocks), blocks, index);
+    __m512 minimum = _mm512_setzero_ps();
+    if constexpr (Panel::has_minimum) {
+      minimum = load_scales_avx512<Scales>(Panel::minima(panel, blocks), blocks, index);
+    }
+    const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(256.0f * cut_balance_amx));
+    const __m512 zero_code = _mm512_set1_ps(static_cast<float>((wide ? 256 : 128) + Panel::zero_point));
+    const __m512 start = _mm512_mul_ps(_mm512_fnmadd_ps(scale, zero_code, minimum), _mm512_set1_ps(cut_balance_amx));
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
+      const std::size_t group = group_at<Panel>(part, i);
+      store_weight_pairs_amx<wide>(load_codes_avx512<Panel>(codes, group), factor, start, tile + group * 64);
     }
   }
 }
@@ -145,9 +147,9 @@ inline void zero_sums_amx() {
 }
 
 /// Weights are unpacked a stretch of K at a time, short enough to stay in L1, for all rows of a work item.
-template <int Bits, int ZeroPoint, bool HasMinimum>
-struct TileKernel<Isa::amx, AffinePanel<Bits, ZeroPoint, HasMinimum>> {
-  using Panel = AffinePanel<Bits, ZeroPoint, HasMinimum>;
+template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
+struct TileKernel<Isa::amx, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
+  using Panel = AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>;
   static constexpr std::size_t max_rows = 32;
   static constexpr std::size_t max_panels = 2;
   static constexpr std::size_t max_item_rows = 512;

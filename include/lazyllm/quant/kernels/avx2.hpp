@@ -4,6 +4,7 @@
 // sum).
 #pragma once
 
+#include <lazyllm/core/bfloat16.hpp>
 #include <lazyllm/core/float16.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/quant/kernels/tile.hpp>
@@ -57,25 +58,87 @@ inline void write_row_avx2(__m256 left, __m256 right, std::size_t row, const Til
   for (std::size_t c = 0; c < out.columns; ++c) target[c] = out.add ? target[c] + sums[c] : sums[c];
 }
 
-/// The float part of one block and row, for 8 columns.
-template <class Panel>
-[[gnu::always_inline]] inline __m256 scale_dots_avx2(__m256 sum, __m256i dots, const std::byte* lane,
-                                                     std::size_t blocks, const QuantizedBlock& info) {
-  if constexpr (Panel::has_minimum) {
-    const __m256 minima = load_halves_avx2(lane + Panel::minimum_offset(blocks));
-    sum = _mm256_fmadd_ps(minima, _mm256_set1_ps(info.scaled_sum), sum);
+/// Scales or minima of columns 8 * half .. 8 * half + 7 as floats.
+template <class Scales>
+[[nodiscard, gnu::always_inline]] inline __m256 load_scales_avx2(const std::byte* table, std::size_t blocks,
+                                                                 std::size_t index, std::size_t half) {
+  if constexpr (std::is_same_v<Scales, HalfScales>) {
+    return load_halves_avx2(Scales::at(table, index) + half * 16);
+  } else {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(Scales::at(table, index) + half * 8));
+    constexpr bool is_signed = std::is_signed_v<typename Scales::Factor>;
+    const __m256 factors = _mm256_cvtepi32_ps(is_signed ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes));
+    return _mm256_mul_ps(factors, load_halves_avx2(Scales::super_at(table, blocks, index) + half * 16));
   }
-  const __m256 scale = _mm256_mul_ps(load_halves_avx2(lane + Panel::scale_offset(blocks)), _mm256_set1_ps(info.scale));
-  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), scale, sum);
 }
 
-/// 4-bit codes. A sum of two products is at most 2 * 15 * 127, so the 8 pair sums of a block fit an int16: 30480.
-template <int ZeroPoint, bool HasMinimum>
-struct TileKernel<Isa::avx2, AffinePanel<4, ZeroPoint, HasMinimum>> {
-  using Panel = AffinePanel<4, ZeroPoint, HasMinimum>;
-  static_assert(ZeroPoint == 0 || ZeroPoint == 8);
+/// Bits `position`.. of each byte to bits 4.., with others beside them.
+[[nodiscard, gnu::always_inline]] inline __m256i high_bits_avx2(__m256i bytes, std::size_t position) {
+  switch (position) {  // shifts are constants once loops are unrolled
+    case 0: return _mm256_slli_epi16(bytes, 4);
+    case 1: return _mm256_slli_epi16(bytes, 3);
+    case 2: return _mm256_slli_epi16(bytes, 2);
+    case 3: return _mm256_slli_epi16(bytes, 1);
+    case 5: return _mm256_srli_epi16(bytes, 1);
+    case 6: return _mm256_srli_epi16(bytes, 2);
+    case 7: return _mm256_srli_epi16(bytes, 3);
+    default: return bytes;
+  }
+}
+
+/// The codes of weights 4 * group .. 4 * group + 3 of a block in columns 8 * half .. 8 * half + 7.
+template <class Panel>
+[[nodiscard, gnu::always_inline]] inline __m256i load_codes_avx2(const std::byte* block, std::size_t group,
+                                                                 std::size_t half) {
+  if constexpr (Panel::bits == 8) {
+    return load_codes_avx2(block + group * 64 + half * 32);
+  } else {
+    __m256i codes = load_codes_avx2(block + group % 4 * 64 + half * 32);
+    if (group >= 4) codes = _mm256_srli_epi16(codes, 4);
+    codes = _mm256_and_si256(codes, _mm256_set1_epi8(15));
+    if constexpr (Panel::high_bits > 0) {
+      const __m256i line = load_codes_avx2(block + Panel::high_line(group) * 64 + half * 32);
+      const __m256i mask = _mm256_set1_epi8(((1 << Panel::high_bits) - 1) << 4);
+      codes = _mm256_or_si256(codes, _mm256_and_si256(high_bits_avx2(line, Panel::high_shift(group)), mask));
+    }
+    return codes;
+  }
+}
+
+/// Where the dots of one part of a block start.
+template <class Panel>
+[[nodiscard, gnu::always_inline]] inline __m256i start_of_dots_avx2(const QuantizedBlock& block, std::size_t part) {
+  if constexpr (Panel::zero_point == 0) return _mm256_setzero_si256();
+  __m256i start = _mm256_set1_epi32(Panel::parts == 1 ? block.minus_8_sums : block.minus_8_first_sums);
+  if (part == 1) start = _mm256_sub_epi32(_mm256_set1_epi32(block.minus_8_sums), start);
+  if constexpr (zero_point_shift<Panel> > 0) start = _mm256_slli_epi32(start, zero_point_shift<Panel>);
+  return start;
+}
+
+/// The float part of one row and scale, for 8 columns. `index`: in the tables of scales.
+template <class Panel>
+[[gnu::always_inline]] inline __m256 scale_dots_avx2(__m256 sum, __m256i dots, const std::byte* panel,
+                                                     std::size_t blocks, std::size_t index, std::size_t half,
+                                                     const QuantizedBlock& info) {
+  using Scales = typename Panel::ScaleTable;
+  if constexpr (Panel::has_minimum) {
+    const __m256 minima = load_scales_avx2<Scales>(Panel::minima(panel, blocks), blocks, index, half);
+    sum = _mm256_fmadd_ps(minima, _mm256_set1_ps(info.scaled_sum), sum);
+  }
+  const __m256 scales = load_scales_avx2<Scales>(Panel::scales(panel, blocks), blocks, index, half);
+  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, _mm256_set1_ps(info.scale)), sum);
+}
+
+/// Codes of 4 to 6 bits. A sum of two products is at most 2 * (2^Bits - 1) * 127; as many as fit an int16 are added
+/// before they are widened: the 8 groups of a block with 4 bits (30480), 4 with 5 bits (31496), 2 with 6 bits (32004).
+template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
+struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
+  using Panel = AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>;
+  static_assert(Bits <= 6);
   static constexpr std::size_t max_rows = 4;
   static constexpr std::size_t max_panels = 1;
+  static constexpr std::size_t narrow_groups = Bits == 4 ? 8 : Bits == 5 ? 4 : 2;
+  static_assert(narrow_groups * 2 * ((1 << Bits) - 1) * 127 <= 32767);
 
   template <std::size_t R, std::size_t>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
@@ -84,42 +147,45 @@ struct TileKernel<Isa::avx2, AffinePanel<4, ZeroPoint, HasMinimum>> {
     const std::size_t stride = x.stride();
     const QuantizedBlock* info = x.blocks(first_row);
     const std::size_t info_stride = x.block_stride();
-    const __m256i low_half = _mm256_set1_epi8(15);
     alignas(32) float sums[R][2][8] = {};  // the registers are for the pair sums
     for (std::size_t b = 0; b < blocks; ++b, a += 32, ++info) {
       const std::byte* codes = panel + b * Panel::code_bytes;
-      __m256i pairs[R][2];
       LAZYLLM_UNROLL
-      for (std::size_t group = 0; group < 4; ++group) {
+      for (std::size_t part = 0; part < Panel::parts; ++part) {
+        __m256i dots[R][2], pairs[R][2];
         LAZYLLM_UNROLL
-        for (std::size_t high = 0; high < 2; ++high) {
-          __m256i left = load_codes_avx2(codes + group * 64), right = load_codes_avx2(codes + group * 64 + 32);
-          if (high == 1) left = _mm256_srli_epi16(left, 4), right = _mm256_srli_epi16(right, 4);
-          left = _mm256_and_si256(left, low_half);
-          right = _mm256_and_si256(right, low_half);
+        for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
+          const std::size_t group = group_at<Panel>(part, i);
+          const __m256i left = load_codes_avx2<Panel>(codes, group, 0), right = load_codes_avx2<Panel>(codes, group, 1);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
-            const __m256i four = broadcast_codes_avx2(a + r * stride + group * 4 + high * 16);
+            const __m256i four = broadcast_codes_avx2(a + r * stride + group * 4);
             const __m256i pl = _mm256_maddubs_epi16(left, four), pr = _mm256_maddubs_epi16(right, four);
-            pairs[r][0] = group + high == 0 ? pl : _mm256_add_epi16(pairs[r][0], pl);
-            pairs[r][1] = group + high == 0 ? pr : _mm256_add_epi16(pairs[r][1], pr);
+            pairs[r][0] = i % narrow_groups == 0 ? pl : _mm256_add_epi16(pairs[r][0], pl);
+            pairs[r][1] = i % narrow_groups == 0 ? pr : _mm256_add_epi16(pairs[r][1], pr);
             keep_in_register(pairs[r][0]);
             keep_in_register(pairs[r][1]);
           }
-        }
-      }
-      const std::byte* lane = panel + b * Panel::scale_bytes;
-      LAZYLLM_UNROLL
-      for (std::size_t r = 0; r < R; ++r) {
-        LAZYLLM_UNROLL
-        for (std::size_t half = 0; half < 2; ++half) {
-          __m256i dots = _mm256_madd_epi16(pairs[r][half], _mm256_set1_epi16(1));
-          if constexpr (ZeroPoint == 8) {
-            dots = _mm256_add_epi32(dots, _mm256_set1_epi32(info[r * info_stride].minus_8_sums));
+          if ((i + 1) % narrow_groups != 0) continue;
+          LAZYLLM_UNROLL
+          for (std::size_t r = 0; r < R; ++r) {
+            LAZYLLM_UNROLL
+            for (std::size_t half = 0; half < 2; ++half) {
+              const __m256i wide = _mm256_madd_epi16(pairs[r][half], _mm256_set1_epi16(1));
+              const __m256i before =
+                  i < narrow_groups ? start_of_dots_avx2<Panel>(info[r * info_stride], part) : dots[r][half];
+              dots[r][half] = _mm256_add_epi32(wide, before);
+            }
           }
-          const __m256 sum = scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots, lane + half * 16, blocks,
-                                                    info[r * info_stride]);
-          _mm256_store_ps(sums[r][half], sum);
+        }
+        LAZYLLM_UNROLL
+        for (std::size_t r = 0; r < R; ++r) {
+          LAZYLLM_UNROLL
+          for (std::size_t half = 0; half < 2; ++half) {
+            const __m256 sum = scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots[r][half], panel, blocks,
+                                                      b * Panel::parts + part, half, info[r * info_stride]);
+            _mm256_store_ps(sums[r][half], sum);
+          }
         }
       }
     }
@@ -131,8 +197,8 @@ struct TileKernel<Isa::avx2, AffinePanel<4, ZeroPoint, HasMinimum>> {
 /// 8-bit codes with zero point 128. |weight| times sign(weight) * activation keeps a sum of two products within an
 /// int16 (2 * 128 * 127 = 32512); it is widened at once.
 template <>
-struct TileKernel<Isa::avx2, AffinePanel<8, 128, false>> {
-  using Panel = AffinePanel<8, 128, false>;
+struct TileKernel<Isa::avx2, AffinePanel<8, 128, HalfScales, false>> {
+  using Panel = AffinePanel<8, 128, HalfScales, false>;
   static constexpr std::size_t max_rows = 4;
   static constexpr std::size_t max_panels = 1;
 
@@ -172,12 +238,11 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, false>> {
           keep_in_register(dots[r][1]);
         }
       }
-      const std::byte* lane = panel + b * Panel::scale_bytes;
       LAZYLLM_UNROLL
       for (std::size_t r = 0; r < R; ++r) {
         const QuantizedBlock& block = info[r * info_stride];
-        sums[r][0] = scale_dots_avx2<Panel>(sums[r][0], dots[r][0], lane, blocks, block);
-        sums[r][1] = scale_dots_avx2<Panel>(sums[r][1], dots[r][1], lane + 16, blocks, block);
+        sums[r][0] = scale_dots_avx2<Panel>(sums[r][0], dots[r][0], panel, blocks, b, 0, block);
+        sums[r][1] = scale_dots_avx2<Panel>(sums[r][1], dots[r][1], panel, blocks, b, 1, block);
       }
     }
     LAZYLLM_UNROLL
@@ -193,8 +258,12 @@ struct TileKernel<Isa::avx2, FloatPanel<Element>> {
   [[gnu::always_inline]] static inline __m256 load_weights(const std::byte* source) {
     if constexpr (std::is_same_v<Element, float>) {
       return _mm256_loadu_ps(reinterpret_cast<const float*>(source));
-    } else {
+    } else if constexpr (std::is_same_v<Element, Float16>) {
       return load_halves_avx2(source);
+    } else {
+      static_assert(std::is_same_v<Element, BFloat16>);
+      const __m128i upper = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
+      return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(upper), 16));
     }
   }
 

@@ -3,6 +3,7 @@
 // most 2^21; then sum = fma(minimum, scaled_sum, sum) and sum = fma((float)dots, weight scale * activation scale, sum).
 #pragma once
 
+#include <lazyllm/core/bfloat16.hpp>
 #include <lazyllm/core/float16.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/quant/kernels/tile.hpp>
@@ -22,6 +23,53 @@ namespace lazyllm::inline v0::detail {
 /// Sixteen halves of a panel as floats.
 [[nodiscard]] inline __m512 load_halves_avx512(const std::byte* source) {
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
+}
+
+/// Sixteen scales or minima of a panel as floats.
+template <class Scales>
+[[nodiscard, gnu::always_inline]] inline __m512 load_scales_avx512(const std::byte* table, std::size_t blocks,
+                                                                   std::size_t index) {
+  if constexpr (std::is_same_v<Scales, HalfScales>) {
+    return load_halves_avx512(Scales::at(table, index));
+  } else {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(Scales::at(table, index)));
+    constexpr bool is_signed = std::is_signed_v<typename Scales::Factor>;
+    const __m512 factors = _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
+    return _mm512_mul_ps(factors, load_halves_avx512(Scales::super_at(table, blocks, index)));
+  }
+}
+
+/// Bits `position`.. of each byte to bits 4.., with others beside them.
+[[nodiscard, gnu::always_inline]] inline __m512i high_bits_avx512(__m512i bytes, std::size_t position) {
+  switch (position) {  // shifts are constants once loops are unrolled
+    case 0: return _mm512_slli_epi16(bytes, 4);
+    case 1: return _mm512_slli_epi16(bytes, 3);
+    case 2: return _mm512_slli_epi16(bytes, 2);
+    case 3: return _mm512_slli_epi16(bytes, 1);
+    case 5: return _mm512_srli_epi16(bytes, 1);
+    case 6: return _mm512_srli_epi16(bytes, 2);
+    case 7: return _mm512_srli_epi16(bytes, 3);
+    default: return bytes;
+  }
+}
+
+/// The codes of weights 4 * group .. 4 * group + 3 of a block, 16 columns.
+template <class Panel>
+[[nodiscard, gnu::always_inline]] inline __m512i load_codes_avx512(const std::byte* block, std::size_t group) {
+  if constexpr (Panel::bits == 8) {
+    return _mm512_loadu_si512(block + group * 64);
+  } else {
+    __m512i codes = _mm512_loadu_si512(block + group % 4 * 64);
+    if (group >= 4) codes = _mm512_srli_epi16(codes, 4);
+    codes = _mm512_and_si512(codes, _mm512_set1_epi8(15));
+    if constexpr (Panel::high_bits > 0) {
+      const __m512i line = _mm512_loadu_si512(block + Panel::high_line(group) * 64);
+      const __m512i mask = _mm512_set1_epi8(((1 << Panel::high_bits) - 1) << 4);
+      const __m512i high = high_bits_avx512(line, Panel::high_shift(group));
+      codes = _mm512_ternarylogic_epi32(codes, high, mask, 0xf8);  // codes | (high & mask)
+    }
+    return codes;
+  }
 }
 
 /// Stops clang from loading the value again in each instruction that uses it.
@@ -45,10 +93,9 @@ inline void write_row_avx512(__m512 sum, std::size_t row, std::size_t panel, con
 
 /// One load of activations serves two dots (two panels), else loads and not dots set the speed. With 12 x 2 integer
 /// accumulators in registers the float sums live in memory, in L1; they are needed once a block.
-template <int Bits, int ZeroPoint, bool HasMinimum>
-struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, HasMinimum>> {
-  using Panel = AffinePanel<Bits, ZeroPoint, HasMinimum>;
-  static_assert(ZeroPoint == 0 || ZeroPoint == 8 || ZeroPoint == 128);
+template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
+struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
+  using Panel = AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>;
   static constexpr std::size_t max_rows = 12;
   static constexpr std::size_t max_panels = 2;
 
@@ -72,58 +119,61 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, HasMinimum>> {
     }
   }
 
+  [[gnu::always_inline]] static inline __m512i start_of_dots(const QuantizedBlock& block, std::size_t part) {
+    if constexpr (ZeroPoint == 0) return _mm512_setzero_si512();
+    __m512i start = _mm512_set1_epi32(Panel::parts == 1 ? block.minus_8_sums : block.minus_8_first_sums);
+    if (part == 1) start = _mm512_sub_epi32(_mm512_set1_epi32(block.minus_8_sums), start);
+    if constexpr (zero_point_shift<Panel> > 0) start = _mm512_slli_epi32(start, zero_point_shift<Panel>);
+    return start;
+  }
+
   template <std::size_t R, std::size_t P>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panels, std::size_t panel_stride,
                   std::size_t blocks, const TileOutput& out) {
     RowPointers<std::int8_t, R> a(x.codes(first_row), x.stride());
     RowPointers<std::byte, R> info(reinterpret_cast<const std::byte*>(x.blocks(first_row)),
                                    x.block_stride() * sizeof(QuantizedBlock));
-    const __m512i low_half = _mm512_set1_epi8(15);
     alignas(64) float sums[R][P][panel_columns] = {};
     for (std::size_t b = 0; b < blocks; ++b, a.advance(32), info.advance(sizeof(QuantizedBlock))) {
-      __m512i dots[R][P];
-      LAZYLLM_UNROLL
-      for (std::size_t r = 0; r < R; ++r) {
-        __m512i start = _mm512_setzero_si512();
-        if constexpr (ZeroPoint != 0) start = _mm512_set1_epi32(block_at(info[r]).minus_8_sums);
-        if constexpr (ZeroPoint == 128) start = _mm512_slli_epi32(start, 4);
-        LAZYLLM_UNROLL
-        for (std::size_t p = 0; p < P; ++p) dots[r][p] = start;
-      }
       const std::byte* codes = panels + b * Panel::code_bytes;
       LAZYLLM_UNROLL
-      for (std::size_t group = 0; group < std::size_t{Bits}; ++group) {
-        __m512i low[P], high[P];
-        LAZYLLM_UNROLL
-        for (std::size_t p = 0; p < P; ++p) {
-          const std::byte* source = codes + p * panel_stride + group * 64;
-          low[p] = _mm512_loadu_si512(source);
-          if constexpr (R <= prefetch_rows) {
-            _mm_prefetch(reinterpret_cast<const char*>(source) + prefetch_bytes, _MM_HINT_T0);
-          }
-          if constexpr (Bits == 4) {
-            high[p] = _mm512_and_si512(_mm512_srli_epi16(low[p], 4), low_half);
-            low[p] = _mm512_and_si512(low[p], low_half);
-          }
-        }
-        add_dots(dots, low, a, group * 4);
-        if constexpr (Bits == 4) add_dots(dots, high, a, group * 4 + 16);
-      }
-      const std::byte* lane = panels + b * Panel::scale_bytes;
-      LAZYLLM_UNROLL
-      for (std::size_t p = 0; p < P; ++p) {
-        const __m512 scales = load_halves_avx512(lane + p * panel_stride + Panel::scale_offset(blocks));
-        [[maybe_unused]] __m512 minima;
-        if constexpr (HasMinimum) {
-          minima = load_halves_avx512(lane + p * panel_stride + Panel::minimum_offset(blocks));
-        }
+      for (std::size_t part = 0; part < Panel::parts; ++part) {
+        __m512i dots[R][P];
         LAZYLLM_UNROLL
         for (std::size_t r = 0; r < R; ++r) {
-          const QuantizedBlock& block = block_at(info[r]);
-          __m512 sum = _mm512_load_ps(sums[r][p]);
-          if constexpr (HasMinimum) sum = _mm512_fmadd_ps(minima, _mm512_set1_ps(block.scaled_sum), sum);
-          const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(block.scale));
-          _mm512_store_ps(sums[r][p], _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), scale, sum));
+          const __m512i start = start_of_dots(block_at(info[r]), part);
+          LAZYLLM_UNROLL
+          for (std::size_t p = 0; p < P; ++p) dots[r][p] = start;
+        }
+        LAZYLLM_UNROLL
+        for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
+          const std::size_t group = group_at<Panel>(part, i);
+          __m512i weights[P];
+          LAZYLLM_UNROLL
+          for (std::size_t p = 0; p < P; ++p) {
+            const std::byte* block = codes + p * panel_stride;
+            weights[p] = load_codes_avx512<Panel>(block, group);
+            if (R <= prefetch_rows && group < std::size_t{Bits}) {
+              _mm_prefetch(reinterpret_cast<const char*>(block) + group * 64 + prefetch_bytes, _MM_HINT_T0);
+            }
+          }
+          add_dots(dots, weights, a, group * 4);
+        }
+        const std::size_t index = b * Panel::parts + part;
+        LAZYLLM_UNROLL
+        for (std::size_t p = 0; p < P; ++p) {
+          const std::byte* panel = panels + p * panel_stride;
+          const __m512 scales = load_scales_avx512<Scales>(Panel::scales(panel, blocks), blocks, index);
+          [[maybe_unused]] __m512 minima;
+          if constexpr (HasMinimum) minima = load_scales_avx512<Scales>(Panel::minima(panel, blocks), blocks, index);
+          LAZYLLM_UNROLL
+          for (std::size_t r = 0; r < R; ++r) {
+            const QuantizedBlock& block = block_at(info[r]);
+            __m512 sum = _mm512_load_ps(sums[r][p]);
+            if constexpr (HasMinimum) sum = _mm512_fmadd_ps(minima, _mm512_set1_ps(block.scaled_sum), sum);
+            const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(block.scale));
+            _mm512_store_ps(sums[r][p], _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), scale, sum));
+          }
         }
       }
     }
@@ -141,8 +191,12 @@ struct TileKernel<Isa::avx512vnni, FloatPanel<Element>> {
   [[gnu::always_inline]] static inline __m512 load_weights(const std::byte* source) {
     if constexpr (std::is_same_v<Element, float>) {
       return _mm512_loadu_ps(source);
-    } else {
+    } else if constexpr (std::is_same_v<Element, Float16>) {
       return load_halves_avx512(source);
+    } else {
+      static_assert(std::is_same_v<Element, BFloat16>);
+      const __m256i upper = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(source));
+      return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(upper), 16));
     }
   }
 

@@ -18,22 +18,11 @@ namespace lazyllm::inline v0::detail {
 
 /// The accumulators, the two halves of the codes, one broadcast and the mask are all 16 registers. The float sums live
 /// in memory, in L1; they are needed once a block.
-template <int Bits, int ZeroPoint, bool HasMinimum>
-struct TileKernel<Isa::avxvnni, AffinePanel<Bits, ZeroPoint, HasMinimum>> {
-  using Panel = AffinePanel<Bits, ZeroPoint, HasMinimum>;
-  static_assert(ZeroPoint == 0 || ZeroPoint == 8 || ZeroPoint == 128);
+template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
+struct TileKernel<Isa::avxvnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
+  using Panel = AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>;
   static constexpr std::size_t max_rows = 6;
   static constexpr std::size_t max_panels = 1;
-
-  [[gnu::always_inline]] static inline __m256i load_codes(const std::byte* codes, std::size_t group, std::size_t half) {
-    if constexpr (Bits == 8) {
-      return load_codes_avx2(codes + group * 64 + half * 32);
-    } else {
-      __m256i low = load_codes_avx2(codes + group % 4 * 64 + half * 32);
-      if (group >= 4) low = _mm256_srli_epi16(low, 4);
-      return _mm256_and_si256(low, _mm256_set1_epi8(15));
-    }
-  }
 
   template <std::size_t R, std::size_t>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
@@ -43,42 +32,40 @@ struct TileKernel<Isa::avxvnni, AffinePanel<Bits, ZeroPoint, HasMinimum>> {
                                    x.block_stride() * sizeof(QuantizedBlock));
     alignas(32) float sums[R][2][8] = {};
     for (std::size_t b = 0; b < blocks; ++b, a.advance(32), info.advance(sizeof(QuantizedBlock))) {
-      __m256i dots[R][2];
+      const std::byte* codes = panel + b * Panel::code_bytes;
       LAZYLLM_UNROLL
-      for (std::size_t r = 0; r < R; ++r) {
+      for (std::size_t part = 0; part < Panel::parts; ++part) {
+        __m256i dots[R][2];
+        LAZYLLM_UNROLL
+        for (std::size_t r = 0; r < R; ++r) {
+          LAZYLLM_UNROLL
+          for (std::size_t half = 0; half < 2; ++half) {
+            dots[r][half] = start_of_dots_avx2<Panel>(*reinterpret_cast<const QuantizedBlock*>(info[r]), part);
+            keep_in_register(dots[r][half]);
+          }
+        }
+        LAZYLLM_UNROLL
+        for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
+          const std::size_t group = group_at<Panel>(part, i);
+          const __m256i left = load_codes_avx2<Panel>(codes, group, 0), right = load_codes_avx2<Panel>(codes, group, 1);
+          LAZYLLM_UNROLL
+          for (std::size_t r = 0; r < R; ++r) {
+            const __m256i four = broadcast_codes_avx2(a[r] + group * 4);
+            dots[r][0] = _mm256_dpbusd_avx_epi32(dots[r][0], left, four);
+            dots[r][1] = _mm256_dpbusd_avx_epi32(dots[r][1], right, four);
+            keep_in_register(dots[r][0]);  // in this order: g++ would hold more codes than registers
+            keep_in_register(dots[r][1]);
+          }
+        }
         LAZYLLM_UNROLL
         for (std::size_t half = 0; half < 2; ++half) {
-          __m256i start = _mm256_setzero_si256();
-          if constexpr (ZeroPoint != 0) {
-            start = _mm256_set1_epi32(reinterpret_cast<const QuantizedBlock*>(info[r])->minus_8_sums);
+          LAZYLLM_UNROLL
+          for (std::size_t r = 0; r < R; ++r) {
+            const QuantizedBlock& block = *reinterpret_cast<const QuantizedBlock*>(info[r]);
+            const __m256 sum = scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots[r][half], panel, blocks,
+                                                      b * Panel::parts + part, half, block);
+            _mm256_store_ps(sums[r][half], sum);
           }
-          if constexpr (ZeroPoint == 128) start = _mm256_slli_epi32(start, 4);
-          dots[r][half] = start;
-          keep_in_register(dots[r][half]);
-        }
-      }
-      LAZYLLM_UNROLL
-      for (std::size_t i = 0; i < 8; ++i) {
-        const std::size_t group = i / 2 + i % 2 * 4;  // groups whose codes share bytes follow each other
-        const std::byte* codes = panel + b * Panel::code_bytes;
-        const __m256i left = load_codes(codes, group, 0), right = load_codes(codes, group, 1);
-        LAZYLLM_UNROLL
-        for (std::size_t r = 0; r < R; ++r) {
-          const __m256i four = broadcast_codes_avx2(a[r] + group * 4);
-          dots[r][0] = _mm256_dpbusd_avx_epi32(dots[r][0], left, four);
-          dots[r][1] = _mm256_dpbusd_avx_epi32(dots[r][1], right, four);
-          keep_in_register(dots[r][0]);  // in this order: g++ would hold more codes than registers
-          keep_in_register(dots[r][1]);
-        }
-      }
-      LAZYLLM_UNROLL
-      for (std::size_t half = 0; half < 2; ++half) {
-        const std::byte* lane = panel + b * Panel::scale_bytes + half * 16;
-        LAZYLLM_UNROLL
-        for (std::size_t r = 0; r < R; ++r) {
-          const QuantizedBlock& block = *reinterpret_cast<const QuantizedBlock*>(info[r]);
-          const __m256 sum = scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots[r][half], lane, blocks, block);
-          _mm256_store_ps(sums[r][half], sum);
         }
       }
     }

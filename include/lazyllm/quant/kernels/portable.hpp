@@ -2,6 +2,7 @@
 // Per block: sum += (float)(integer dot) * (weight scale * activation scale), after sum += minimum * scaled_sum.
 #pragma once
 
+#include <lazyllm/core/bfloat16.hpp>
 #include <lazyllm/core/float16.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/quant/kernels/tile.hpp>
@@ -42,11 +43,11 @@ inline void write_panel_row(const PanelRow& sums, std::size_t row, const TileOut
   for (std::size_t c = 0; c < out.columns; ++c) target[c] = out.add ? target[c] + sums[c] : sums[c];
 }
 
-/// Scales or minima of one block as floats.
-template <class Build>
-[[nodiscard]] inline PanelRow load_panel_halves(const std::byte* source) {
+/// One vector of a scale table as floats.
+template <class Scales, class Build>
+[[nodiscard]] inline PanelRow load_scales(const std::byte* table, std::size_t blocks, std::size_t index) {
   PanelRow values;
-  for (std::size_t c = 0; c < panel_columns; ++c) values[c] = to_float(load_as<Float16>(source + 2 * c));
+  for (std::size_t c = 0; c < panel_columns; ++c) values[c] = Scales::scale(table, blocks, index, c);
   return values;
 }
 
@@ -57,17 +58,23 @@ struct PortableAffineKernel {
   // Codes of one block without zero point: [32 weights][16 columns].
   using Codes = std::array<std::array<std::int16_t, panel_columns>, 32>;
 
-  static void unpack(const std::byte* source, Codes& codes) {
-    for (std::size_t group = 0; group < std::size_t{Panel::bits}; ++group) {
+  static int code(const std::byte* block, std::size_t group, std::size_t lane) {
+    constexpr std::size_t line = 4 * panel_columns;
+    if constexpr (Panel::bits == 8) {
+      return std::to_integer<int>(block[group * line + lane]);
+    } else {
+      const int byte = std::to_integer<int>(block[group % 4 * line + lane]);
+      const int low = group < 4 ? byte & 15 : byte >> 4;
+      if constexpr (Panel::high_bits == 0) return low;
+      const int high = std::to_integer<int>(block[Panel::high_line(group) * line + lane]) >> Panel::high_shift(group);
+      return low | (high & ((1 << Panel::high_bits) - 1)) << 4;
+    }
+  }
+  static void unpack(const std::byte* block, Codes& codes) {
+    for (std::size_t group = 0; group < 8; ++group) {
       for (std::size_t c = 0; c < panel_columns; ++c) {
         for (std::size_t j = 0; j < 4; ++j) {
-          const int byte = std::to_integer<int>(source[(group * panel_columns + c) * 4 + j]);
-          if constexpr (Panel::bits == 4) {
-            codes[group * 4 + j][c] = static_cast<std::int16_t>((byte & 15) - Panel::zero_point);
-            codes[group * 4 + j + 16][c] = static_cast<std::int16_t>((byte >> 4) - Panel::zero_point);
-          } else {
-            codes[group * 4 + j][c] = static_cast<std::int16_t>(byte - Panel::zero_point);
-          }
+          codes[group * 4 + j][c] = static_cast<std::int16_t>(code(block, group, c * 4 + j) - Panel::zero_point);
         }
       }
     }
@@ -76,28 +83,34 @@ struct PortableAffineKernel {
   template <std::size_t R, std::size_t>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
                   std::size_t blocks, const TileOutput& out) {
+    using Scales = typename Panel::ScaleTable;
     std::array<PanelRow, R> sums{};
     Codes codes;
     for (std::size_t b = 0; b < blocks; ++b) {
       unpack(panel + b * Panel::code_bytes, codes);
-      const std::byte* lane = panel + b * Panel::scale_bytes;
-      const PanelRow scales = load_panel_halves<Build>(lane + Panel::scale_offset(blocks));
-      for (std::size_t r = 0; r < R; ++r) {
-        const std::int8_t* a = x.codes(first_row + r) + b * 32;
-        const QuantizedBlock& info = x.blocks(first_row + r)[b];
-        std::array<std::int32_t, panel_columns> dots{};  // at most 32 * 128 * 127 in magnitude
-        for (std::size_t k = 0; k < 32; ++k) {
-          const std::int32_t value = a[k];
-          for (std::size_t c = 0; c < panel_columns; ++c) dots[c] += value * codes[k][c];
-        }
+      for (std::size_t part = 0; part < Panel::parts; ++part) {
+        const std::size_t index = b * Panel::parts + part;
+        const PanelRow scales = load_scales<Scales, Build>(Panel::scales(panel, blocks), blocks, index);
+        PanelRow minima{};
         if constexpr (Panel::has_minimum) {
-          const PanelRow minima = load_panel_halves<Build>(lane + Panel::minimum_offset(blocks));
-          for (std::size_t c = 0; c < panel_columns; ++c) {
-            sums[r][c] = multiply_add<Build>(minima[c], info.scaled_sum, sums[r][c]);
-          }
+          minima = load_scales<Scales, Build>(Panel::minima(panel, blocks), blocks, index);
         }
-        for (std::size_t c = 0; c < panel_columns; ++c) {
-          sums[r][c] = multiply_add<Build>(static_cast<float>(dots[c]), scales[c] * info.scale, sums[r][c]);
+        for (std::size_t r = 0; r < R; ++r) {
+          const std::int8_t* a = x.codes(first_row + r) + b * 32;
+          const QuantizedBlock& info = x.blocks(first_row + r)[b];
+          std::array<std::int32_t, panel_columns> dots{};  // at most 32 * 128 * 127 in magnitude
+          for (std::size_t k = part * Scales::step; k < (part + 1) * Scales::step; ++k) {
+            const std::int32_t value = a[k];
+            for (std::size_t c = 0; c < panel_columns; ++c) dots[c] += value * codes[k][c];
+          }
+          if constexpr (Panel::has_minimum) {
+            for (std::size_t c = 0; c < panel_columns; ++c) {
+              sums[r][c] = multiply_add<Build>(minima[c], info.scaled_sum, sums[r][c]);
+            }
+          }
+          for (std::size_t c = 0; c < panel_columns; ++c) {
+            sums[r][c] = multiply_add<Build>(static_cast<float>(dots[c]), scales[c] * info.scale, sums[r][c]);
+          }
         }
       }
     }
@@ -111,7 +124,10 @@ struct PortableFloatKernel {
   static constexpr std::size_t max_panels = 1;
 
   static float value(float element) { return element; }
-  static float value(Float16 element) { return to_float(element); }
+  template <class Half>
+  static float value(Half element) {
+    return to_float(element);
+  }
 
   template <std::size_t R, std::size_t>
   static void run(const ConstRows& x, std::size_t first_row, const std::byte* panel, std::size_t, std::size_t blocks,
@@ -132,9 +148,9 @@ struct PortableFloatKernel {
   }
 };
 
-template <int Bits, int ZeroPoint, bool HasMinimum>
-struct TileKernel<Isa::portable, AffinePanel<Bits, ZeroPoint, HasMinimum>>
-    : PortableAffineKernel<AffinePanel<Bits, ZeroPoint, HasMinimum>, PortableBuild> {};
+template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
+struct TileKernel<Isa::portable, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>>
+    : PortableAffineKernel<AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>, PortableBuild> {};
 
 template <class Element>
 struct TileKernel<Isa::portable, FloatPanel<Element>> : PortableFloatKernel<Element, PortableBuild> {};

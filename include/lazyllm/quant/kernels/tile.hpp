@@ -12,6 +12,7 @@
 #include <lazyllm/simd/target_region.hpp>
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <type_traits>
 #include <utility>
@@ -39,6 +40,21 @@ struct TileKernel;
 template <Isa I, class Panel>
 using MatmulOperand =
     std::conditional_t<!Panel::reads_codes, ConstRows, std::conditional_t<I == Isa::amx, BFloat16Rows, QuantizedRows>>;
+
+/// The i-th group of weights of one part of a block, in the order in which kernels take them: groups whose codes share
+/// bytes follow each other.
+template <class Panel>
+[[nodiscard]] constexpr std::size_t group_at(std::size_t part, std::size_t i) {
+  if (Panel::bits == 8) return i;
+  return Panel::parts == 2 ? part * 4 + i : i / 2 + i % 2 * 4;
+}
+template <class Panel>
+inline constexpr std::size_t part_groups = 8 / Panel::parts;
+
+/// Accumulators start at -zero_point times the sum of the part's activation codes: a multiple, by this power of two, of
+/// the sums that a QuantizedBlock has.
+template <class Panel>
+inline constexpr int zero_point_shift = Panel::zero_point == 0 ? 0 : std::countr_zero(Panel::zero_point / 8u);
 
 template <class Operand>
 using TileFunction = void (*)(const Operand&, std::size_t, const std::byte*, std::size_t, std::size_t,

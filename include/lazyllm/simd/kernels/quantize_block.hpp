@@ -16,10 +16,10 @@ inline constexpr std::size_t quantized_block_size = 32;
 
 /// What kernels need beside a block's 32 codes.
 struct QuantizedBlock {
-  float scale;                ///< value = scale * code; 0 for a block of zeros
-  float scaled_sum;           ///< scale * (sum of the codes): multiplies a weight minimum
-  std::int32_t code_sum;      ///< sum of the codes
-  std::int32_t minus_8_sums;  ///< -8 * code_sum: start of an accumulator whose weights have zero point 8
+  float scale;                      ///< value = scale * code; 0 for a block of zeros
+  float scaled_sum;                 ///< scale * (sum of the codes): multiplies a weight minimum
+  std::int32_t minus_8_first_sums;  ///< -8 * (sum of the first 16 codes)
+  std::int32_t minus_8_sums;  ///< -8 * (sum of the codes): start of an accumulator whose weights have zero point 8
 };
 static_assert(sizeof(QuantizedBlock) == 16);
 
@@ -30,8 +30,15 @@ namespace lazyllm::inline v0::detail {
 /// Blocks whose largest magnitude lies below this (2^-119) count as zeros: 127 / m stays finite.
 inline constexpr float smallest_quantized_magnitude = 0x1p-119f;
 
-inline QuantizedBlock quantized_block(float scale, std::int32_t code_sum) {
-  return {scale, scale * static_cast<float>(code_sum), code_sum, -8 * code_sum};
+/// From the sums of the first and of the last 16 codes.
+inline QuantizedBlock quantized_block(float scale, std::int32_t first, std::int32_t last) {
+  return {scale, scale * static_cast<float>(first + last), -8 * first, -8 * (first + last)};
+}
+
+/// The same from first + last * 2^16, which a kernel adds up in one go: |first|, |last| <= 16 * 127.
+inline QuantizedBlock quantized_block(float scale, std::int32_t both) {
+  const std::int32_t first = static_cast<std::int16_t>(both);
+  return quantized_block(scale, first, (both - first) >> 16);
 }
 
 inline void quantize_row(IsaTag<Isa::portable>, const float* x, std::int8_t* codes, QuantizedBlock* blocks,
@@ -41,12 +48,12 @@ inline void quantize_row(IsaTag<Isa::portable>, const float* x, std::int8_t* cod
     for (std::size_t i = 0; i < quantized_block_size; ++i) largest = std::max(largest, std::abs(x[i]));
     const bool zero = !(largest >= smallest_quantized_magnitude);
     const float inverse = zero ? 0.0f : 127.0f / largest;
-    std::int32_t sum = 0;
+    std::int32_t sums[2] = {};
     for (std::size_t i = 0; i < quantized_block_size; ++i) {
       codes[i] = static_cast<std::int8_t>(std::lrint(x[i] * inverse));
-      sum += codes[i];
+      sums[i / 16] += codes[i];
     }
-    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, sum);
+    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, sums[0], sums[1]);
   }
 }
 
@@ -78,7 +85,9 @@ inline void quantize_row(IsaTag<Isa::avx2>, const float* x, std::int8_t* codes, 
                                            _mm256_cvtps_epi32(_mm256_mul_ps(x3, inverse)));
     const __m256i c = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(c01, c23), order);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(codes), c);
-    const __m256i pairs = _mm256_madd_epi16(_mm256_add_epi16(c01, c23), _mm256_set1_epi16(1));
+    const __m256i one = _mm256_set1_epi16(1);
+    const __m256i pairs =
+        _mm256_add_epi32(_mm256_madd_epi16(c01, one), _mm256_slli_epi32(_mm256_madd_epi16(c23, one), 16));
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
     s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 1));
@@ -103,7 +112,7 @@ inline void quantize_row(IsaTag<Isa::avx512vnni>, const float* x, std::int8_t* c
     const __m512i c1 = _mm512_cvtps_epi32(_mm512_mul_ps(x1, inverse));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtsepi32_epi8(c0));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), _mm512_cvtsepi32_epi8(c1));
-    const std::int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(c0, c1));
+    const std::int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(c0, _mm512_slli_epi32(c1, 16)));
     blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, sum);
   }
 }
@@ -125,16 +134,16 @@ inline void quantize_row(IsaTag<Isa::neon>, const float* x, std::int8_t* codes, 
     const float largest = vmaxvq_f32(magnitudes);
     const bool zero = !(largest >= smallest_quantized_magnitude);
     const float inverse = zero ? 0.0f : 127.0f / largest;
-    int16x8_t sums = vdupq_n_s16(0);
+    int16x8_t sums[2] = {vdupq_n_s16(0), vdupq_n_s16(0)};
     LAZYLLM_UNROLL
     for (std::size_t i = 0; i < vectors; i += 2) {
       const int32x4_t low = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inverse));
       const int32x4_t high = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i + 4), inverse));
       const int16x8_t eight = vcombine_s16(vmovn_s32(low), vmovn_s32(high));
       vst1_s8(codes + 4 * i, vmovn_s16(eight));
-      sums = vaddq_s16(sums, eight);
+      sums[i / 4] = vaddq_s16(sums[i / 4], eight);
     }
-    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, vaddlvq_s16(sums));
+    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, vaddlvq_s16(sums[0]), vaddlvq_s16(sums[1]));
   }
 }
 
