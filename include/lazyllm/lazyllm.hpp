@@ -13,8 +13,10 @@
 #include <lazyllm/core/kv_store.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/filter_prompt.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/model_graph.hpp>
+#include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/io/gguf.hpp>
 #include <lazyllm/io/gguf_parse.hpp>
 #include <lazyllm/io/gguf_tensor.hpp>
@@ -36,6 +38,7 @@
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
+#include <lazyllm/prune/baselines.hpp>
 #include <lazyllm/prune/keep_rule.hpp>
 #include <lazyllm/prune/policy.hpp>
 #include <lazyllm/prune/schedule.hpp>

@@ -146,6 +146,105 @@ TEST_CASE("Without revival each layer selects among the tokens that the next lay
   CHECK(session.last_step().rows_computed == std::vector<std::size_t>{1, 1, 1});
 }
 
+TEST_CASE("A decode step revives the best-scored tokens up to its budget; the others stay in the Aux Cache") {
+  CheckingGraph graph(3);
+  std::vector<Tokens> selected;
+  SessionOptions opts = options(10);
+  opts.decode_revivals = 2;
+  opts.on_select = [&](const Selection& s) { selected.emplace_back(s.kept.begin(), s.kept.end()); };
+  LazySession session(graph, top_k("0:6"), opts);
+  graph.importance = [](LayerIndex, TokenIndex token) { return token == 7 ? 1.0f : 0.0f; };
+  session.prefill(prompt(8));
+  CHECK(selected.back() == Tokens{0, 1, 2, 3, 4, 7});
+  // 5 and 6 and all but one of 0 to 4 are wanted now; two of those that wait may come back.
+  graph.importance = [](LayerIndex, TokenIndex token) { return token == 0 ? 0.0f : static_cast<float>(token); };
+  session.decode(1);
+  CHECK(selected.back() == Tokens{3, 4, 5, 6, 7, 8});
+  session.decode(1);
+  CHECK(session.last_step().revived == 0);
+  CHECK(session.aux_bytes() == 0);
+}
+
+TEST_CASE("A budget of revivals picks by score, and by index where there are no scores") {
+  const auto revived = [](const char* decode_schedule) {
+    CheckingGraph graph(3);
+    SessionOptions opts = options(10);
+    opts.decode_revivals = 2;
+    TopKPolicy<> policy(MeanOverHeads{}, parse_schedule("0:1"), parse_schedule(decode_schedule));
+    LazySession session(graph, policy, opts);
+    session.prefill(prompt(6));  // 0 to 4 wait
+    graph.importance = [](LayerIndex, TokenIndex token) { return static_cast<float>(token % 3); };
+    session.decode(1);
+    CHECK(session.last_step().rows_computed == std::vector<std::size_t>{1, 3, 3});
+    Tokens result;
+    for (TokenIndex token = 0; token < 5; ++token) {
+      if (session.depth(token) == 3) result.push_back(token);
+    }
+    return result;
+  };
+  CHECK(revived("0:7") == Tokens{1, 2});  // scores 0 1 2 0 1: the 2 and the first 1
+  CHECK(revived("0:5") == Tokens{1, 2});
+  CHECK(revived("none") == Tokens{0, 1});
+}
+
+TEST_CASE("Below its floor a session asks the policy for nothing") {
+  CheckingGraph graph(3);
+  SessionOptions opts = options(10);
+  opts.dense_below = 6;
+  LazySession session(graph, top_k("0:2"), opts);
+  session.prefill(prompt(5));
+  CHECK(graph.query_rows[0] == 0);
+  CHECK(session.last_step().rows_computed == std::vector<std::size_t>{5, 5, 5});
+  session.decode(1);
+  CHECK(graph.query_rows[0] == 1);
+  CHECK(session.totals(Phase::decode).rows_computed == std::vector<std::size_t>{1, 1, 1});
+  session.prefill(prompt(3));
+  CHECK(session.last_step().rows_computed == std::vector<std::size_t>{3, 1, 1});
+}
+
+TEST_CASE("A selection tells candidates, scores and who was kept") {
+  CheckingGraph graph(2);
+  std::size_t reports = 0;
+  SessionOptions opts = options(5);
+  opts.on_select = [&](const Selection& s) {
+    ++reports;
+    CHECK(Tokens(s.candidates.begin(), s.candidates.end()) == Tokens{0, 1, 2, 3});
+    CHECK(std::vector<float>(s.scores.begin(), s.scores.end()) == std::vector<float>{0, 1, 2, 3});
+    CHECK(Tokens(s.kept.begin(), s.kept.end()) == Tokens{2, 3});
+  };
+  graph.importance = [](LayerIndex, TokenIndex token) { return static_cast<float>(token); };
+  LazySession session(graph, top_k("0:2"), opts);
+  session.prefill(prompt(4));
+  CHECK(reports == 1);
+}
+
+TEST_CASE("A policy may select before layer 0; who it drops can come back") {
+  struct EvenTokens {
+    std::size_t steps = 2;
+    static std::size_t query_rows(LayerIndex, Phase) { return 0; }
+    void select(const PruneContext& context, std::span<bool> keep) {
+      if (context.layer != before_first_layer || steps-- == 0) return;
+      CHECK(context.probs.empty());
+      for (std::size_t i = 0; i < keep.size(); ++i) keep[i] = context.tokens[i] % 2 == 0;
+    }
+  };
+  CheckingGraph graph(2);
+  std::vector<std::pair<LayerIndex, Tokens>> selected;
+  SessionOptions opts = options(8);
+  opts.on_select = [&](const Selection& s) { selected.emplace_back(s.layer, Tokens(s.kept.begin(), s.kept.end())); };
+  LazySession session(graph, EvenTokens{}, opts);
+  session.prefill(prompt(4));
+  CHECK(selected.back() == std::pair<LayerIndex, Tokens>{before_first_layer, {0, 2, 3}});
+  CHECK(session.last_step().rows_computed == std::vector<std::size_t>{3, 3});
+  CHECK(session.depth(1) == 0);
+  CHECK(session.aux_bytes() == 2 * sizeof(float));
+  session.decode(1);
+  CHECK(session.last_step().revived == 0);
+  session.decode(1);
+  CHECK(session.last_step().revived == 1);
+  CHECK(session.last_step().rows_computed == std::vector<std::size_t>{2, 2});
+}
+
 TEST_CASE("An entry at the last layer is reported and changes nothing") {
   CheckingGraph graph(2);
   std::size_t reports = 0;
@@ -178,6 +277,7 @@ TEST_CASE("No token is computed twice or skips a layer over random policies, ste
     const std::size_t first = 1 + random() % 20, appended = random() % 6, steps = random() % 8;
     SessionOptions opts = options(first + appended + steps);
     opts.revive_in_decode = random() % 4 != 0;
+    if (random() % 4 == 0) opts.decode_revivals = random() % 4;
     LazySession session(graph, TopKPolicy<>(MeanOverHeads{}, StepSchedule(entries)), opts);
     session.prefill(prompt(first));
     for (std::size_t i = 0; i < steps; ++i) session.decode(1);

@@ -68,6 +68,8 @@ void compare(Graph& graph, const RandomCase& c, const std::vector<Expected>& run
   LazySession session(graph, TopKPolicy(MeanOverHeads{}, parse_schedule(c.prefill_text), parse_schedule(c.decode_text)),
                       SessionOptions{.context_size = c.context_size,
                                      .revive_in_decode = c.mode != NaiveDecode::cached,
+                                     .decode_revivals = c.engine.decode_revivals,
+                                     .dense_below = c.engine.dense_below,
                                      .on_select =
                                          [&](const Selection& selection) {
                                            REQUIRE(selection.step == current);
@@ -93,11 +95,13 @@ void compare(Graph& graph, const RandomCase& c, const std::vector<Expected>& run
     for (const auto& entry : turn.decode ? c.decode : c.prefill) {
       const std::size_t layer = entry.first;
       CAPTURE(layer);
-      REQUIRE(kept[layer] == want.kept[layer]);
+      REQUIRE(kept.contains(layer) == (session.context_size() >= c.engine.dense_below));
+      if (kept.contains(layer)) REQUIRE(kept[layer] == want.kept[layer]);
     }
     REQUIRE(session.last_step().revived == want.revived.size());
     for (std::size_t layer = 0; layer < want.rows.size(); ++layer) {
       REQUIRE(session.last_step().rows_computed[layer] == want.rows[layer].size());
+      REQUIRE(session.last_step().rows_finished[layer] == want.finished[layer]);
     }
     double worst = 0;
     REQUIRE(logits.size() == want.logits.size());
@@ -111,12 +115,13 @@ void compare(Graph& graph, const RandomCase& c, const std::vector<Expected>& run
 
 /// Draws cases, again where a cut is too close, and hands each to `check(case, run, coverage)`.
 template <class Check>
-void for_each_case(std::size_t cases, const char* what, Check check) {
+void for_each_case(std::size_t cases, const char* what, bool split, Check check) {
   Coverage coverage;
   for (std::uint64_t i = 0; i < cases; ++i) {
     for (std::uint64_t draw = 0;; ++draw) {
       const std::uint64_t seed = i * 1000 + draw;
-      const RandomCase c = random_case(seed);
+      RandomCase c = random_case(seed);
+      c.engine.split = split;
       const auto run = expected_run(c, seed);
       if (!run) {
         ++coverage.redrawn;
@@ -150,10 +155,19 @@ void for_each_case(std::size_t cases, const char* what, Check check) {
 }  // namespace
 
 TEST_CASE("The engine on a foreign graph agrees with the naive LazyLLM in kept sets, revivals, depths and logits") {
-  for_each_case(sanitized_build ? 60 : 500, "engine",
+  for_each_case(sanitized_build ? 60 : 500, "engine, split", true,
                 [](const RandomCase& c, const std::vector<Expected>& run, Coverage& coverage) {
                   NaiveGraph graph(c.model);
                   compare(graph, c, run, coverage);
+                });
+}
+
+TEST_CASE("The engine agrees with the naive LazyLLM on a graph whose layers do not come apart") {
+  for_each_case(sanitized_build ? 60 : 500, "engine, unsplit", false,
+                [](const RandomCase& c, const std::vector<Expected>& run, Coverage& coverage) {
+                  NaiveGraph graph(c.model);
+                  Unsplit unsplit(graph);
+                  compare(unsplit, c, run, coverage);
                 });
 }
 
@@ -161,7 +175,7 @@ TEST_CASE("The Llama graph under the engine agrees with the naive LazyLLM in kep
   const TemporaryDirectory directory;
   const std::filesystem::path path = directory.path() / "model.gguf";
   SerialExecutor executor;
-  for_each_case(sanitized_build ? 60 : 500, "llama",
+  for_each_case(sanitized_build ? 60 : 500, "llama", true,
                 [&](const RandomCase& c, const std::vector<Expected>& run, Coverage& coverage) {
                   gguf_of(c.model, c.context_size).save(path);
                   const MappedFile file(path);

@@ -7,6 +7,7 @@
 #include <doctest/doctest.h>
 
 #include "support/allocation_count.hpp"
+#include "support/naive_graph.hpp"
 #include "support/random_model.hpp"
 #include "support/temporary_directory.hpp"
 
@@ -31,7 +32,7 @@ constexpr std::size_t tile = Llama<>::tile_rows;
 
 using Shared = std::shared_ptr<const LlamaWeights<AsStored>>;
 
-static_assert(LanguageGraph<Llama<>>);
+static_assert(LanguageGraph<Llama<>> && SplitGraph<Llama<>>);
 static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, HeadMajor, float>>);
 
 Shared load(const GgufWriter& writer) {
@@ -145,6 +146,28 @@ TEST_CASE("KeepAll, an empty schedule, keep 1.0 and a plain loop without the eng
   }
 }
 
+TEST_CASE("Pruning before the work gives the first token's logits of pruning after it, bit for bit") {
+  const Shared weights = quantised_model();
+  for (const std::size_t size : {std::size_t{2}, std::size_t{40}, tile + 40}) {
+    const std::vector<TokenId> ids = prompt(size);
+    for (const char* schedule : {"0:0.4,1:0.2", "1:0.3/max^48~7", "0:9,2:1", "0:1.0,1:0"}) {
+      CAPTURE(size);
+      CAPTURE(schedule);
+      ThreadPool pool(2);
+      Llama split_graph(weights, pool, size), whole_graph(weights, pool, size);
+      Unsplit unsplit(whole_graph);
+      LazySession split(split_graph, top_k(schedule), options(size));
+      LazySession whole(unsplit, top_k(schedule), options(size));
+      CHECK(copy(split.prefill(ids)) == copy(whole.prefill(ids)));
+      CHECK(split.last_step().rows_computed == whole.last_step().rows_computed);
+      CHECK(whole.last_step().rows_finished[0] == size);
+      CHECK(split.last_step().rows_finished[0] == split.last_step().rows_computed[1]);
+      CHECK(split_graph.kv_bytes() == whole_graph.kv_bytes());
+      CHECK(split.aux_bytes() == whole.aux_bytes());
+    }
+  }
+}
+
 TEST_CASE("1, 2 and 3 threads, and both cache layouts, give the same bits, dense and pruned") {
   const Shared weights = quantised_model();
   const std::vector<TokenId> ids = prompt(tile + 44);
@@ -248,7 +271,7 @@ TEST_CASE("No step allocates, whatever it prunes and revives") {
   }
   const Shared weights = quantised_model();
   SerialExecutor executor;  // the count sees this thread only
-  for (const char* schedule : {"none", "0:0.3,1:7", "2:1"}) {
+  for (const char* schedule : {"none", "0:0.3,1:7", "2:1", "0:m0.8b4/max@1.3^48~7,1:7,first2"}) {
     Llama graph(weights, executor, 400);
     TopKPolicy<> policy(MeanOverHeads{}, parse_schedule(schedule),
                         StepSchedule());  // decode revives everything at once

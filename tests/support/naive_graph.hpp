@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <set>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -41,29 +42,52 @@ class NaiveGraph {
   }
 
   void run_layer(const LayerStep& step) {
+    project_kv(step);
+    score(step);
+    finish_rows(step, step.outputs);
+  }
+
+  void project_kv(const LayerStep& step) {
     check(step);
     for (std::size_t r = 0; r < step.rows.size(); ++r) {
       key_values_[{step.layer, step.rows[r]}] =
           naive_key_value(model_, step.layer, read(step.hidden.row(r)), step.rows[r]);
     }
-    for (std::size_t r = step.rows.size() - step.outputs; r < step.rows.size(); ++r) {
-      std::vector<const NaiveKeyValue*> keys;
-      for (const TokenIndex key : step.keys) {
-        if (key <= step.rows[r]) keys.push_back(&key_values_.at({step.layer, key}));
-      }
-      const NaiveOutput output = naive_layer(model_, step.layer, read(step.hidden.row(r)), step.rows[r], keys);
-      write(output.hidden, step.hidden.row(r));
-      const std::size_t from_end = step.rows.size() - r;
-      if (from_end > step.scores.query_rows()) continue;
+  }
+
+  void score(const LayerStep& step) {
+    for (std::size_t q = 0; q < step.scores.query_rows(); ++q) {
+      const NaiveOutput output = layer_output(step, step.rows.size() - step.scores.query_rows() + q);
       for (std::size_t head = 0; head < model_.heads; ++head) {
-        const std::span<float> probs = step.scores.row(step.scores.query_rows() - from_end, head);
+        const std::span<float> probs = step.scores.row(q, head);
         std::fill(probs.begin(), probs.end(), 0.0f);
-        write(output.probs[head], probs.first(keys.size()));
+        write(output.probs[head], probs.first(output.probs[head].size()));
       }
     }
   }
 
+  void finish(const LayerStep& step) {
+    if (step.outputs != step.rows.size() || !step.scores.empty()) throw std::logic_error("finish: sizes disagree");
+    finish_rows(step, step.rows.size());
+  }
+
  private:
+  [[nodiscard]] NaiveOutput layer_output(const LayerStep& step, std::size_t r) const {
+    std::vector<const NaiveKeyValue*> keys;
+    for (const TokenIndex key : step.keys) {
+      if (key <= step.rows[r]) keys.push_back(&key_values_.at({step.layer, key}));
+    }
+    return naive_layer(model_, step.layer, read(step.hidden.row(r)), step.rows[r], keys);
+  }
+
+  /// The last `outputs` rows of the step; each token's half of a layer is done once.
+  void finish_rows(const LayerStep& step, std::size_t outputs) {
+    for (std::size_t r = step.rows.size() - outputs; r < step.rows.size(); ++r) {
+      if (!finished_.insert({step.layer, step.rows[r]}).second) throw std::logic_error("a token is finished twice");
+      write(layer_output(step, r).hidden, step.hidden.row(r));
+    }
+  }
+
   static Vector read(std::span<const float> row) { return {row.begin(), row.end()}; }
   static void write(const Vector& values, std::span<float> row) {
     std::transform(values.begin(), values.end(), row.begin(), [](double v) { return static_cast<float>(v); });
@@ -84,7 +108,7 @@ class NaiveGraph {
             "sizes disagree");
     for (const TokenIndex row : step.rows) {
       require(!key_values_.contains({step.layer, row}), "a token is computed twice");
-      require(step.layer == 0 || key_values_.contains({step.layer - 1, row}), "a token skips a layer");
+      require(step.layer == 0 || finished_.contains({step.layer - 1, row}), "a token skips a layer");
     }
     for (const TokenIndex key : step.keys) {
       require(key_values_.contains({step.layer, key}) || std::binary_search(step.rows.begin(), step.rows.end(), key),
@@ -94,7 +118,26 @@ class NaiveGraph {
 
   const NaiveLlama& model_;
   std::map<std::pair<LayerIndex, TokenIndex>, NaiveKeyValue> key_values_;
+  std::set<std::pair<LayerIndex, TokenIndex>> finished_;  // whose output exists
 };
-static_assert(LanguageGraph<NaiveGraph>);
+static_assert(LanguageGraph<NaiveGraph> && SplitGraph<NaiveGraph>);
+
+/// A graph whose layers do not come apart.
+template <LanguageGraph Graph>
+class Unsplit {
+ public:
+  explicit Unsplit(Graph& graph) : graph_(graph) {}
+  [[nodiscard]] std::size_t layer_count() const { return graph_.layer_count(); }
+  [[nodiscard]] std::size_t head_count() const { return graph_.head_count(); }
+  [[nodiscard]] std::size_t hidden_dim() const { return graph_.hidden_dim(); }
+  [[nodiscard]] std::size_t vocab_size() const { return graph_.vocab_size(); }
+  void embed(std::span<const TokenId> ids, Rows hidden) { graph_.embed(ids, hidden); }
+  void project(ConstRows hidden, Rows logits) { graph_.project(hidden, logits); }
+  void run_layer(const LayerStep& step) { graph_.run_layer(step); }
+
+ private:
+  Graph& graph_;
+};
+static_assert(LanguageGraph<Unsplit<NaiveGraph>> && !SplitGraph<Unsplit<NaiveGraph>>);
 
 }  // namespace lazyllm::test

@@ -44,9 +44,17 @@ using NaiveSchedule = std::map<std::size_t, NaiveEntry>;  // by layer: its score
 
 enum class NaiveDecode { scheduled, cached };  // cached: no token is revived
 
+/// How the engine works: what a graph, and a session's options, make of it.
+struct NaiveEngine {
+  bool split = false;  // a layer's second half runs only for tokens that go on, or are revived for the next layer
+  std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();  // most revived for a layer in a decode step
+  std::size_t dense_below = 0;                                            // of fewer tokens nothing is pruned
+};
+
 /// What one step did; kept and rows have an entry for every layer.
 struct NaiveStep {
   std::vector<std::vector<std::size_t>> rows;  // tokens whose K and V were computed at the layer
+  std::vector<std::size_t> finished;           // by layer: tokens whose output was computed
   std::vector<std::vector<std::size_t>> kept;  // tokens that went on after the layer (to layer + 1, or nowhere)
   std::set<std::size_t> revived;               // older tokens that were computed at some layer
   std::vector<Vector> importance;              // the candidates' scores at the layer; empty without an entry
@@ -162,14 +170,14 @@ inline NaiveSelection naive_select(const NaiveEntry& entry,
 class NaiveLazy {
  public:
   /// `forced`, if given, replaces every selection by that of another run (to compare scores under equal decisions).
-  explicit NaiveLazy(const NaiveLlama& model) : model_(model) {}
+  explicit NaiveLazy(const NaiveLlama& model, NaiveEngine engine = {}) : model_(model), engine_(engine) {}
 
   NaiveStep prefill(const std::vector<std::size_t>& ids, const NaiveSchedule& schedule,
                     const NaiveStep* forced = nullptr) {
-    return step(ids, schedule, false, forced);
+    return step(ids, schedule, Phase::prefill, false, forced);
   }
   NaiveStep decode(std::size_t id, const NaiveSchedule& schedule, NaiveDecode mode, const NaiveStep* forced = nullptr) {
-    return step({id}, schedule, mode == NaiveDecode::cached, forced);
+    return step({id}, schedule, Phase::decode, mode == NaiveDecode::cached, forced);
   }
 
   [[nodiscard]] std::size_t context() const { return context_; }
@@ -181,19 +189,21 @@ class NaiveLazy {
   }
 
  private:
+  enum class Phase { prefill, decode };
   using Place = std::pair<std::size_t, std::size_t>;  // layer, token
 
-  NaiveStep step(const std::vector<std::size_t>& ids, const NaiveSchedule& schedule, bool cached,
+  NaiveStep step(const std::vector<std::size_t>& ids, const NaiveSchedule& schedule, Phase phase, bool cached,
                  const NaiveStep* forced) {
     NaiveStep result;
     const std::size_t first_new = context_;
     for (const std::size_t id : ids) inputs_[{0, context_++}] = naive_embedding(model_, id);
     const std::size_t last = context_ - 1;
+    const std::size_t layers = model_.layers.size();
 
     std::vector<std::size_t> entering;  // every step starts again from the full context
     for (std::size_t token = 0; token < context_; ++token) entering.push_back(token);
 
-    for (std::size_t layer = 0; layer < model_.layers.size(); ++layer) {
+    for (std::size_t layer = 0; layer < layers; ++layer) {
       // Who has no K and V here is computed now; K and V of an earlier step are reused as they are.
       std::vector<std::size_t> rows;
       for (const std::size_t token : entering) {
@@ -202,59 +212,112 @@ class NaiveLazy {
         if (token < first_new) result.revived.insert(token);
         key_values_[{layer, token}] = naive_key_value(model_, layer, inputs_.at({layer, token}), token);
       }
-      std::vector<std::vector<Vector>>
-          probs;  // of the new tokens that run here, at consecutive positions up to the last
-      for (const std::size_t token : rows) {
+      const auto output = [&](std::size_t token) {
         std::vector<const NaiveKeyValue*> keys;
         for (const std::size_t key : entering) {
           if (key <= token) keys.push_back(&key_values_.at({layer, key}));
         }
-        NaiveOutput output = naive_layer(model_, layer, inputs_.at({layer, token}), token, keys);
-        inputs_[{layer + 1, token}] = output.hidden;
+        return naive_layer(model_, layer, inputs_.at({layer, token}), token, keys);
+      };
+      std::vector<std::vector<Vector>>
+          probs;  // of the new tokens that run here, at consecutive positions up to the last
+      for (const std::size_t token : rows) {
         if (token < first_new) continue;  // revived rows are never queries
         if (std::find(rows.begin(), rows.end(), token - 1) == rows.end()) probs.clear();
-        probs.push_back(std::move(output.probs));
+        probs.push_back(output(token).probs);
       }
 
-      // Candidates for the next layer; their probabilities alone are scored.
-      std::vector<std::size_t> candidates;
-      for (std::size_t i = entering.size(); i-- > 0;) {
-        const std::size_t token = entering[i];
-        const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
-        const bool next_layer = layer + 1 < model_.layers.size();
-        if (!cached || !next_layer || runs || key_values_.contains({layer + 1, token})) {
-          candidates.insert(candidates.begin(), token);
-          continue;
-        }
-        for (std::vector<Vector>& row : probs) {
-          for (Vector& head : row) {
-            if (i < head.size()) head.erase(head.begin() + static_cast<std::ptrdiff_t>(i));
-          }
-        }
-      }
-      result.rows.push_back(rows);
+      const auto entry = context_ < engine_.dense_below ? schedule.end() : schedule.find(layer);
+      const std::vector<std::size_t> candidates = candidates_of(entering, rows, layer, cached, probs);
+      std::vector<std::size_t> kept = candidates;
+      Vector importance;
       result.gap.push_back(infinity);
-      result.importance.emplace_back();
-      entering = candidates;
-      if (const auto entry = schedule.find(layer); entry != schedule.end()) {
-        const Vector importance = naive_importance(entry->second.score, probs);
+      if (entry != schedule.end()) {
+        importance = naive_importance(entry->second.score, probs);
         std::vector<std::pair<std::size_t, double>> scored;
         for (std::size_t i = 0; i < candidates.size(); ++i) scored.push_back({candidates[i], importance[i]});
         const NaiveSelection selection = naive_select(entry->second, scored, context_);
-        result.importance.back() = importance;
         result.gap.back() = selection.gap;
         result.ties += selection.tie ? 1 : 0;
-        entering = forced != nullptr ? forced->kept[layer] : selection.kept;
+        kept = selection.kept;
       }
-      result.kept.push_back(entering);
+      if (phase == Phase::decode && layer + 1 < layers) {
+        limit_revivals(kept, rows, layer, candidates, importance, result.gap.back());
+      }
+      if (forced != nullptr) kept = forced->kept[layer];
+
+      // The layer's second half. Who was spared it in an earlier step, and goes on now, makes up for it.
+      result.finished.push_back(0);
+      if (layer + 1 == layers && !engine_.split &&
+          entry != schedule.end()) {  // query rows' outputs come with their scores
+        result.finished.back() = std::min(entry->second.score.rows, probs.size()) - 1;
+      }
+      const bool whole = entry == schedule.end() || !engine_.split;
+      for (const std::size_t token : entering) {
+        const bool goes_on = std::find(kept.begin(), kept.end(), token) != kept.end();
+        const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
+        const bool waits = !inputs_.contains({layer + 1, token}) && layer + 1 < layers;
+        if (layer + 1 == layers ? token != last : !((whole && runs) || (goes_on && waits))) continue;
+        inputs_[{layer + 1, token}] = output(token).hidden;
+        ++result.finished.back();
+        if (token < first_new) result.revived.insert(token);
+      }
+      result.rows.push_back(rows);
+      result.importance.push_back(importance);
+      result.kept.push_back(kept);
+      entering = kept;
     }
-    result.logits = naive_logits(model_, inputs_.at({model_.layers.size(), last}));
+    result.logits = naive_logits(model_, inputs_.at({layers, last}));
     return result;
+  }
+
+  /// Candidates for the next layer: all, or without revival those in flight or with K and V there. Leaves in `probs`
+  /// theirs alone.
+  std::vector<std::size_t> candidates_of(const std::vector<std::size_t>& entering, const std::vector<std::size_t>& rows,
+                                         std::size_t layer, bool cached,
+                                         std::vector<std::vector<Vector>>& probs) const {
+    std::vector<std::size_t> candidates;
+    for (std::size_t i = entering.size(); i-- > 0;) {
+      const std::size_t token = entering[i];
+      const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
+      if (!cached || layer + 1 == model_.layers.size() || runs || key_values_.contains({layer + 1, token})) {
+        candidates.insert(candidates.begin(), token);
+        continue;
+      }
+      for (std::vector<Vector>& row : probs) {
+        for (Vector& head : row) {
+          if (i < head.size()) head.erase(head.begin() + static_cast<std::ptrdiff_t>(i));
+        }
+      }
+    }
+    return candidates;
+  }
+
+  /// Of the kept tokens that do not run here and lack K and V at the next layer, the best stay; unranked ones by index.
+  void limit_revivals(std::vector<std::size_t>& kept, const std::vector<std::size_t>& rows, std::size_t layer,
+                      const std::vector<std::size_t>& candidates, const Vector& importance, double& gap) const {
+    const auto rank = [&](std::size_t token) {
+      const auto place = std::find(candidates.begin(), candidates.end(), token) - candidates.begin();
+      return importance.empty() ? 0.0 : importance[static_cast<std::size_t>(place)];
+    };
+    std::vector<std::size_t> revived;
+    for (const std::size_t token : kept) {
+      const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
+      if (!runs && !key_values_.contains({layer + 1, token})) revived.push_back(token);
+    }
+    std::stable_sort(revived.begin(), revived.end(), [&](std::size_t a, std::size_t b) { return rank(a) > rank(b); });
+    for (std::size_t i = engine_.decode_revivals; i < revived.size(); ++i) {
+      kept.erase(std::find(kept.begin(), kept.end(), revived[i]));
+      for (std::size_t j = 0; j < engine_.decode_revivals; ++j) {
+        if (rank(revived[j]) != rank(revived[i])) gap = std::min(gap, rank(revived[j]) - rank(revived[i]));
+      }
+    }
   }
 
   static constexpr double infinity = std::numeric_limits<double>::infinity();
 
   const NaiveLlama& model_;
+  NaiveEngine engine_;
   std::size_t context_ = 0;
   std::map<Place, NaiveKeyValue> key_values_;
   std::map<Place, Vector> inputs_;  // inputs of layers; of layer L: the outputs of the last one

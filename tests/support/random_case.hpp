@@ -27,6 +27,7 @@ struct RandomCase {
   NaiveSchedule prefill, decode;
   std::string prefill_text, decode_text;  // the same in the library's notation
   NaiveDecode mode = NaiveDecode::scheduled;
+  NaiveEngine engine;
   std::vector<Turn> turns;
   std::size_t context_size = 0;
 };
@@ -163,6 +164,8 @@ inline RandomCase random_case(std::uint64_t seed) {
     for (std::size_t i = random.integer(1, 3); i > 0; --i) add_turn(true, 1);
   }
   if (random.chance(0.5)) result.context_size += random.integer(1, 10);
+  if (random.chance(0.3)) result.engine.decode_revivals = random.integer(0, 4);
+  if (random.chance(0.1)) result.engine.dense_below = random.integer(1, 40);
   return result;
 }
 
@@ -224,7 +227,7 @@ inline std::optional<std::vector<Expected>> expected_run(const RandomCase& c, st
   Random random(seed);
   const NaiveLlama first_model = perturbed(c.model, c.context_size, random);
   const NaiveLlama second_model = perturbed(c.model, c.context_size, random);
-  NaiveLazy exact(c.model), first(first_model), second(second_model);
+  NaiveLazy exact(c.model, c.engine), first(first_model, c.engine), second(second_model, c.engine);
   std::vector<Expected> result;
   for (const Turn& turn : c.turns) {
     const auto run = [&](NaiveLazy& lazy, const NaiveStep* forced) {

@@ -1,7 +1,7 @@
 // The LazyLLM engine: drives any model graph layer by layer, lets the policy choose who enters the next layer, parks
-// the pruned tokens' hidden states in the Aux Cache and revives them when a later step selects them again. State: one
-// number per token, its depth d: K and V exist at layers < d; the Aux Cache holds the input of layer d. Source:
-// LazyLLM, arXiv 2407.14057, section 3; no token is computed twice at a layer, and none skips one.
+// the pruned tokens' hidden states in the Aux Cache and revives them when a later step selects them again. State: per
+// token its depth d (K and V exist at layers < d) and whether it lacks the second half of layer d - 1; the Aux Cache
+// holds the input of layer d, or of d - 1. Source: LazyLLM, arXiv 2407.14057, section 3; the halves: docs/design.md.
 #pragma once
 
 #include <lazyllm/cache/aux_cache.hpp>
@@ -11,51 +11,20 @@
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/model_graph.hpp>
+#include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/prune/policy.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
+#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 namespace lazyllm::inline v0 {
-
-/// One decision of the policy, as a step makes it.
-struct Selection {
-  std::size_t step;  ///< 0 is the first prefill
-  LayerIndex layer;
-  std::span<const TokenIndex> kept;  ///< who enters layer + 1, ascending; valid during the call
-};
-
-/// Called before each layer of a prefill with (layer, layer_count); returning false stops the step with Cancelled.
-using PrefillHook = std::function<bool(LayerIndex, std::size_t)>;
-
-struct SessionOptions {
-  std::size_t context_size = 0;  ///< most tokens the session may hold; address space is reserved for them at once
-  /// false: decode steps never revive; each layer selects among the tokens that have K and V there.
-  bool revive_in_decode = true;
-  /// Called for every selection, in order. The first prefill is step 0.
-  std::function<void(const Selection&)> on_select = {};
-  PrefillHook on_prefill_layer = {};  ///< for every prefill of the session
-};
-
-/// Thrown out of a prefill that a PrefillHook stopped. The session is not usable afterwards.
-struct Cancelled : Error {
-  Cancelled() : Error(ErrorCode::limit, "the prefill was stopped from outside") {}
-};
-
-/// What a step, or all steps of a phase, cost.
-struct StepCounters {
-  std::vector<std::size_t> rows_computed;  ///< by layer: tokens whose K and V were computed there
-  std::size_t revived = 0;                 ///< tokens taken out of the Aux Cache
-
-  [[nodiscard]] std::size_t total_rows() const;
-};
 
 /// One sequence on one graph under one policy. Not thread-safe: one session per thread; sessions may share weights.
 /// The graph must be fresh (no K and V) and outlive the session. Decode steps allocate nothing.
@@ -99,11 +68,19 @@ class LazySession {
   void check_room(std::size_t new_tokens) const;
   Rows new_hidden_rows(std::size_t count) { return {hidden_.data(), count, hidden_dim_}; }
   ConstRows run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer);
-  void collect_rows(LayerIndex layer);
+  void run_whole(LayerIndex layer, Phase phase, std::size_t query_rows, bool prunes);
+  void run_split(LayerIndex layer, Phase phase, std::size_t query_rows, bool prunes) requires SplitGraph<Graph>;
+  [[nodiscard]] bool finishes_parked(LayerIndex layer) const;
+  [[nodiscard]] ScoreView scores_view(std::size_t query_rows);
+  template <class Predicate>
+  void collect_rows(Predicate runs);
   void drop_unkept();
   ScoreView drop_parked(LayerIndex layer, ScoreView scores);
   void select_entering(LayerIndex layer, Phase phase, ScoreView scores);
-  void park_dropped_rows();
+  [[nodiscard]] std::span<const float> importance() const;
+  void limit_revivals(LayerIndex layer);
+  void park_dropped_rows(LayerIndex layer, bool unfinished);
+  void set_unfinished(TokenIndex token, LayerIndex layer, bool unfinished);
   [[nodiscard]] std::size_t consecutive_tail(std::size_t at_most) const;
 
   Graph& graph_;
@@ -112,12 +89,17 @@ class LazySession {
   std::size_t layer_count_;
   std::size_t hidden_dim_;
   AuxCache aux_;
-  std::vector<std::uint32_t> depth_;  // by token
-  std::vector<TokenIndex> entering_;  // tokens that enter the current layer, ascending
-  std::vector<TokenIndex> rows_;      // those of them that are computed there, ascending
-  AlignedBuffer<float> hidden_;       // [rows_, hidden_dim]: the rows in flight, in the order of rows_
-  AlignedBuffer<float> scores_;       // [query_rows, heads, entering_]
-  std::unique_ptr<bool[]> keep_;      // by candidate
+  std::vector<std::uint32_t> depth_;        // by token
+  std::vector<bool> unfinished_;            // by token: lacks the second half of layer depth - 1
+  std::vector<std::size_t> unfinished_at_;  // by layer: how many tokens lack its second half
+  std::vector<TokenIndex> entering_;        // tokens that enter the current layer, ascending
+  std::vector<TokenIndex> keys_;            // who entered a layer whose selection has been made already
+  std::vector<TokenIndex> rows_;            // tokens that are computed now, ascending
+  std::vector<TokenIndex> candidates_;      // of the last selection, for on_select
+  std::vector<std::uint32_t> revivals_;     // places among the candidates
+  AlignedBuffer<float> hidden_;             // [rows_, hidden_dim]: the rows in flight, in the order of rows_
+  AlignedBuffer<float> scores_;             // [query_rows, heads, entering_]
+  std::unique_ptr<bool[]> keep_;            // by candidate
   AlignedBuffer<float> logits_;
   std::size_t step_ = 0;
   bool interrupted_ = false;  // a step ended in an exception: graph and session may disagree
@@ -125,12 +107,6 @@ class LazySession {
   StepCounters prefill_totals_;
   StepCounters decode_totals_;
 };
-
-inline std::size_t StepCounters::total_rows() const {
-  std::size_t total = 0;
-  for (const std::size_t rows : rows_computed) total += rows;
-  return total;
-}
 
 template <ModelGraph Graph, PruningPolicy Policy>
 LazySession<Graph, Policy>::LazySession(Graph& graph, Policy policy, SessionOptions options)
@@ -151,14 +127,18 @@ LazySession<Graph, Policy>::LazySession(Graph& graph, Policy policy, SessionOpti
     }
   }
   depth_.reserve(capacity);
-  entering_.reserve(capacity);
-  rows_.reserve(capacity);
+  unfinished_.reserve(capacity);
+  unfinished_at_.resize(layer_count_);
+  for (std::vector<TokenIndex>* tokens : {&entering_, &keys_, &rows_, &candidates_, &revivals_})
+    tokens->reserve(capacity);
   hidden_ = AlignedBuffer<float>(capacity * hidden_dim_);
   scores_ = AlignedBuffer<float>(std::min(query_rows, capacity) * graph.head_count() * capacity);
   keep_ = std::make_unique_for_overwrite<bool[]>(capacity);
   if constexpr (LanguageGraph<Graph>) logits_ = AlignedBuffer<float>(graph.vocab_size());
-  for (StepCounters* counters : {&last_, &prefill_totals_, &decode_totals_})
+  for (StepCounters* counters : {&last_, &prefill_totals_, &decode_totals_}) {
     counters->rows_computed.resize(layer_count_);
+    counters->rows_finished.resize(layer_count_);
+  }
 }
 
 template <ModelGraph Graph, PruningPolicy Policy>
@@ -202,50 +182,123 @@ template <ModelGraph Graph, PruningPolicy Policy>
 ConstRows LazySession<Graph, Policy>::run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer) {
   interrupted_ = true;
   depth_.resize(depth_.size() + new_tokens, 0);
+  unfinished_.resize(depth_.size(), false);
   last_.revived = 0;
   // Every step starts again from the full context.
   entering_.resize(depth_.size());
-  for (std::size_t i = 0; i < entering_.size(); ++i) entering_[i] = static_cast<TokenIndex>(i);
+  std::iota(entering_.begin(), entering_.end(), TokenIndex{0});
+  rows_.assign(entering_.end() - static_cast<std::ptrdiff_t>(new_tokens), entering_.end());
+  const bool prunes = depth_.size() >= options_.dense_below;
+  if (prunes) {
+    select_entering(before_first_layer, phase, {});
+    park_dropped_rows(before_first_layer, false);
+  }
 
   for (LayerIndex layer = 0; layer < layer_count_; ++layer) {
     for (const PrefillHook* hook : {&std::as_const(options_.on_prefill_layer), &on_layer}) {
       if (phase == Phase::prefill && *hook && !(*hook)(layer, layer_count_)) throw Cancelled();
     }
-    collect_rows(layer);
-    const std::size_t query_rows =
-        consecutive_tail(std::min<std::size_t>(policy_.query_rows(layer, phase), new_tokens));
-    const ScoreView scores =
-        query_rows == 0 ? ScoreView() : ScoreView(scores_.data(), query_rows, graph_.head_count(), entering_.size());
-    const bool last_layer = layer + 1 == layer_count_;
-    graph_.run_layer(LayerStep{.layer = layer,
-                               .rows = rows_,
-                               .keys = entering_,
-                               .outputs = last_layer ? std::max<std::size_t>(1, query_rows) : rows_.size(),
-                               .hidden = new_hidden_rows(rows_.size()),
-                               .scores = scores});
+    collect_rows([&](TokenIndex token) { return depth_[token] == layer; });
     last_.rows_computed[layer] = rows_.size();
-    for (const TokenIndex token : rows_) depth_[token] = static_cast<std::uint32_t>(layer + 1);
-    select_entering(layer, phase, scores);
-    if (!last_layer) park_dropped_rows();
+    const std::size_t wanted = prunes ? std::min<std::size_t>(policy_.query_rows(layer, phase), new_tokens) : 0;
+    const std::size_t query_rows = consecutive_tail(wanted);
+    if constexpr (SplitGraph<Graph>) {
+      if (query_rows != 0 || finishes_parked(layer)) {
+        run_split(layer, phase, query_rows, prunes);
+        continue;
+      }
+    }
+    run_whole(layer, phase, query_rows, prunes);
   }
 
   StepCounters& totals = phase == Phase::prefill ? prefill_totals_ : decode_totals_;
-  for (LayerIndex layer = 0; layer < layer_count_; ++layer) totals.rows_computed[layer] += last_.rows_computed[layer];
+  for (LayerIndex layer = 0; layer < layer_count_; ++layer) {
+    totals.rows_computed[layer] += last_.rows_computed[layer];
+    totals.rows_finished[layer] += last_.rows_finished[layer];
+  }
   totals.revived += last_.revived;
   ++step_;
   interrupted_ = false;
   return ConstRows(hidden_.data() + (rows_.size() - 1) * hidden_dim_, 1, hidden_dim_);
 }
 
-/// rows_ becomes the entering tokens that still lack K and V here. The rows in flight lie at the front of hidden_ in
-/// order; revived rows come out of the Aux Cache into their places between them.
+/// A layer as a whole, then the selection: who does not go on is parked with the layer's output.
 template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::collect_rows(LayerIndex layer) {
+void LazySession<Graph, Policy>::run_whole(LayerIndex layer, Phase phase, std::size_t query_rows, bool prunes) {
+  const bool last_layer = layer + 1 == layer_count_;
+  const ScoreView scores = scores_view(query_rows);
+  const std::size_t outputs = last_layer ? std::max<std::size_t>(1, query_rows) : rows_.size();
+  graph_.run_layer(LayerStep{.layer = layer,
+                             .rows = rows_,
+                             .keys = entering_,
+                             .outputs = outputs,
+                             .hidden = new_hidden_rows(rows_.size()),
+                             .scores = scores});
+  last_.rows_finished[layer] = outputs;
+  for (const TokenIndex token : rows_) depth_[token] = static_cast<std::uint32_t>(layer + 1);
+  if (prunes) select_entering(layer, phase, scores);
+  if (prunes && !last_layer) park_dropped_rows(layer, false);
+}
+
+/// K and V, the selection, then the rest of the layer for those who go on: rows in flight, and tokens that an earlier
+/// step parked half-way. Who does not go on is parked with the layer's input.
+template <ModelGraph Graph, PruningPolicy Policy>
+void LazySession<Graph, Policy>::run_split(LayerIndex layer, Phase phase, std::size_t query_rows,
+                                           bool prunes) requires SplitGraph<Graph> {
+  const bool last_layer = layer + 1 == layer_count_;
+  LayerStep step{.layer = layer,
+                 .rows = rows_,
+                 .keys = entering_,
+                 .outputs = rows_.size(),
+                 .hidden = new_hidden_rows(rows_.size()),
+                 .scores = scores_view(query_rows)};
+  graph_.project_kv(step);
+  for (const TokenIndex token : rows_) depth_[token] = static_cast<std::uint32_t>(layer + 1);
+  if (query_rows != 0) graph_.score(step);
+  keys_.assign(entering_.begin(), entering_.end());
+  if (prunes) select_entering(layer, phase, step.scores);
+  if (last_layer) {
+    step.rows = std::span<const TokenIndex>(rows_).last(1);
+    step.hidden = step.hidden.middle_rows(rows_.size() - 1, 1);
+  } else {
+    park_dropped_rows(layer, true);
+    const auto runs = [&](TokenIndex token) {
+      return depth_[token] == layer + 1 && (unfinished_[token] || !aux_.contains(token));
+    };
+    collect_rows(runs);
+    for (const TokenIndex token : rows_) set_unfinished(token, layer, false);
+    step.rows = rows_;
+    step.hidden = new_hidden_rows(rows_.size());
+  }
+  step.keys = keys_;
+  step.outputs = step.rows.size();
+  step.scores = {};
+  graph_.finish(step);
+  last_.rows_finished[layer] = step.outputs;
+}
+
+/// Whether an entering token waits for the second half of this layer.
+template <ModelGraph Graph, PruningPolicy Policy>
+bool LazySession<Graph, Policy>::finishes_parked(LayerIndex layer) const {
+  return unfinished_at_[layer] != 0 && std::any_of(entering_.begin(), entering_.end(), [&](TokenIndex token) {
+           return unfinished_[token] && depth_[token] == layer + 1;
+         });
+}
+
+template <ModelGraph Graph, PruningPolicy Policy>
+ScoreView LazySession<Graph, Policy>::scores_view(std::size_t query_rows) {
+  return query_rows == 0 ? ScoreView() : ScoreView(scores_.data(), query_rows, graph_.head_count(), entering_.size());
+}
+
+/// rows_ becomes the entering tokens for which runs(token). Those in flight lie at the front of hidden_ in order;
+/// parked ones are revived: they come out of the Aux Cache into their places between them.
+template <ModelGraph Graph, PruningPolicy Policy>
+template <class Predicate>
+void LazySession<Graph, Policy>::collect_rows(Predicate runs) {
   rows_.clear();
   std::size_t in_flight = 0;
   for (const TokenIndex token : entering_) {
-    LAZYLLM_EXPECTS(depth_[token] >= layer);
-    if (depth_[token] != layer) continue;
+    if (!runs(token)) continue;
     rows_.push_back(token);
     in_flight += aux_.contains(token) ? 0 : 1;
   }
@@ -293,21 +346,52 @@ ScoreView LazySession<Graph, Policy>::drop_parked(LayerIndex layer, ScoreView sc
 template <ModelGraph Graph, PruningPolicy Policy>
 void LazySession<Graph, Policy>::select_entering(LayerIndex layer, Phase phase, ScoreView scores) {
   if (phase == Phase::decode && !options_.revive_in_decode) scores = drop_parked(layer, scores);
-  const std::size_t candidates = entering_.size();
-  const std::span<bool> keep(keep_.get(), candidates);
+  const std::span<bool> keep(keep_.get(), entering_.size());
   std::ranges::fill(keep, true);
   policy_.select(
       PruneContext{.phase = phase, .layer = layer, .context_size = depth_.size(), .tokens = entering_, .probs = scores},
       keep);
   keep.back() = true;
+  if (phase == Phase::decode) limit_revivals(layer);
+  if (options_.on_select) candidates_.assign(entering_.begin(), entering_.end());
   drop_unkept();
-  const bool selected = !scores.empty() || entering_.size() != candidates;
-  if (selected && options_.on_select) options_.on_select(Selection{.step = step_, .layer = layer, .kept = entering_});
+  if (options_.on_select && (!scores.empty() || entering_.size() != candidates_.size())) {
+    options_.on_select(
+        Selection{.step = step_, .layer = layer, .candidates = candidates_, .scores = importance(), .kept = entering_});
+  }
 }
 
-/// Rows that do not enter layer + 1 go to the Aux Cache; the others close ranks at the front of hidden_.
+/// How the policy ranked entering_ just now; empty where it does not tell.
 template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::park_dropped_rows() {
+std::span<const float> LazySession<Graph, Policy>::importance() const {
+  if constexpr (ScoringPolicy<Policy>) return policy_.importance();
+  return {};
+}
+
+/// Of the tokens to keep that would be revived for layer + 1, leaves the best decode_revivals; where the policy did not
+/// rank, the first ones.
+template <ModelGraph Graph, PruningPolicy Policy>
+void LazySession<Graph, Policy>::limit_revivals(LayerIndex layer) {
+  if (options_.decode_revivals >= entering_.size()) return;
+  revivals_.clear();
+  for (std::size_t i = 0; i < entering_.size(); ++i) {
+    if (keep_[i] && depth_[entering_[i]] == layer + 1 && aux_.contains(entering_[i])) {
+      revivals_.push_back(static_cast<std::uint32_t>(i));
+    }
+  }
+  if (revivals_.size() <= options_.decode_revivals) return;
+  const auto cut = revivals_.begin() + static_cast<std::ptrdiff_t>(options_.decode_revivals);
+  const std::span<const float> ranks = importance();
+  std::nth_element(revivals_.begin(), cut, revivals_.end(), [ranks](std::uint32_t a, std::uint32_t b) {
+    return !ranks.empty() && ranks[a] != ranks[b] ? ranks[a] > ranks[b] : a < b;
+  });
+  std::for_each(cut, revivals_.end(), [this](std::uint32_t i) { keep_[i] = false; });
+}
+
+/// Rows that do not enter the next layer go to the Aux Cache, with the input of `layer`, whose second half they lack,
+/// or with its output; the others close ranks at the front of hidden_.
+template <ModelGraph Graph, PruningPolicy Policy>
+void LazySession<Graph, Policy>::park_dropped_rows(LayerIndex layer, bool unfinished) {
   const Rows hidden = new_hidden_rows(rows_.size());
   std::size_t kept = 0;
   auto entering = entering_.begin();
@@ -315,11 +399,19 @@ void LazySession<Graph, Policy>::park_dropped_rows() {
     entering = std::lower_bound(entering, entering_.end(), rows_[i]);
     if (entering == entering_.end() || *entering != rows_[i]) {
       aux_.store(rows_[i], hidden.row(i));
+      if (unfinished) set_unfinished(rows_[i], layer, true);
     } else {
       if (kept != i) std::ranges::copy(hidden.row(i), hidden.row(kept).begin());
       ++kept;
     }
   }
+}
+
+template <ModelGraph Graph, PruningPolicy Policy>
+void LazySession<Graph, Policy>::set_unfinished(TokenIndex token, LayerIndex layer, bool unfinished) {
+  if (unfinished_[token] == unfinished) return;
+  unfinished_[token] = unfinished;
+  unfinished_at_[layer] += unfinished ? 1 : static_cast<std::size_t>(-1);
 }
 
 /// How many of the last rows stand at consecutive positions, at most `at_most`: with at most as many as there are new

@@ -31,6 +31,18 @@ concept ModelGraph = requires(G& g, const G& c, const LayerStep& step) {
   g.run_layer(step);
 };
 
+/// A graph whose layers come apart at the scores, so that tokens which do not go on are spared the second half:
+/// project_kv(step): K and V of the rows from `hidden`, stored; hidden stays as it is.
+/// score(step): the probabilities of the last rows; K and V of all keys are there; hidden stays as it is.
+/// finish(step): the rest of the layer for the rows, any of the keys; hidden in: the layer's input, out: its output.
+/// The session calls run_layer, or project_kv, score if scores are wanted, then finish, once per layer and step.
+template <class G>
+concept SplitGraph = ModelGraph<G> && requires(G& g, const LayerStep& step) {
+  g.project_kv(step);
+  g.score(step);
+  g.finish(step);
+};
+
 /// A graph of a language model: embed(ids, hidden [ids, hidden_dim]) gives the input of layer 0;
 /// project(hidden [rows, hidden_dim], logits [rows, vocab_size]) turns outputs of the last layer into logits.
 template <class G>

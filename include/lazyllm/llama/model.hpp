@@ -24,6 +24,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -84,6 +85,9 @@ class Llama {
     }
   }
   void run_layer(const LayerStep& step);
+  void project_kv(const LayerStep& step);
+  void score(const LayerStep& step);
+  void finish(const LayerStep& step);
   void project(ConstRows hidden, Rows logits);
 
  private:
@@ -98,23 +102,34 @@ class Llama {
     LAZYLLM_EXPECTS(rows * cols <= buffer.size());
     return {buffer.data(), rows, cols};
   }
-  /// key and value [count, ...] of the rows `normed`, and query [outputs, ...] of the last ones, in one go over the
-  /// threads where those are all.
-  template <MatmulEpilogue P>
-  void project_heads(const LlamaLayerWeights<W>& w, ConstRows normed, const std::array<P, 3>& epilogues, Rows query,
-                     Rows key, Rows value) {
-    const Product query_product{w.query, query, epilogues[0]};
-    const Product key_product{w.key, key, epilogues[1]}, value_product{w.value, value, epilogues[2]};
-    scratch_.input.assign(normed);
-    if (query.rows() == normed.rows()) {
-      matmul(active_isa(), scratch_.input, executor_, query_product, key_product, value_product);
-      return;
+  /// One of the matrices that a layer's input goes through.
+  struct Projection {
+    const WeightMatrix<W>& weight;
+    std::span<const float> bias;  // empty: none
+    Rows out;
+  };
+  /// All of scratch_.input, in one go over the threads.
+  template <std::same_as<Projection>... P>
+  void project_heads(const P&... projections) {
+    if ((projections.bias.empty() && ...)) {
+      matmul(active_isa(), scratch_.input, executor_, Product{projections.weight, projections.out}...);
+    } else {
+      matmul(active_isa(), scratch_.input, executor_,
+             Product{projections.weight, projections.out, detail::StoreWithBias{projections.bias}}...);
     }
-    matmul(active_isa(), scratch_.input, executor_, key_product, value_product);
-    scratch_.input.assign(normed.middle_rows(normed.rows() - query.rows(), query.rows()));
-    matmul(active_isa(), scratch_.input, executor_, query_product);
+  }
+
+  /// Calls body(first, count) for each tile of `rows` rows.
+  template <class Body>
+  static void for_tiles(std::size_t rows, Body body) {
+    for (std::size_t first = 0; first < rows; first += tile_rows) body(first, std::min(tile_rows, rows - first));
   }
   void run_tile(const LayerStep& step, std::size_t first, std::size_t count);
+  Rows norm_rows(ConstRows hidden, std::span<const float> weight);
+  Rows project_queries(LayerIndex layer, ConstRows hidden, std::span<const TokenIndex> positions);
+  void store_keys(LayerIndex layer, std::span<const TokenIndex> positions, Rows key, ConstRows value);
+  void attend_and_feed(const LayerStep& step, ConstRows query, std::span<const TokenIndex> positions, ScoreView scores,
+                       Rows hidden);
 
   std::shared_ptr<const LlamaWeights<W>> weights_;
   E& executor_;
@@ -171,18 +186,13 @@ template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Elemen
 void Llama<W, E, Layout, Element>::run_layer(const LayerStep& step) {
   LAZYLLM_EXPECTS(step.rows.size() == step.hidden.rows() && step.outputs <= step.rows.size());
   // Rows are ascending and attention is causal: a tile needs no K or V of the tiles after it.
-  for (std::size_t first = 0; first < step.rows.size(); first += tile_rows) {
-    run_tile(step, first, std::min(tile_rows, step.rows.size() - first));
-  }
+  for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) { run_tile(step, first, count); });
 }
 
 template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
 void Llama<W, E, Layout, Element>::run_tile(const LayerStep& step, std::size_t first, std::size_t count) {
   const LlamaConfig& c = config();
   const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
-  LayerCache<Layout, Element>& cache = cache_.layer(step.layer);
-  const std::size_t query_dim = c.heads * c.head_dim;
-  const std::size_t kv_dim = c.kv_heads * c.head_dim;
   const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
   const Rows hidden = step.hidden.middle_rows(first, count);
 
@@ -191,57 +201,120 @@ void Llama<W, E, Layout, Element>::run_tile(const LayerStep& step, std::size_t f
   const std::size_t skip = unused > first ? std::min(count, unused - first) : 0;
   const std::size_t outputs = count - skip;
 
-  const Rows normed = tile(scratch_.normed, count, c.hidden_dim);
-  rms_norm(hidden, w.attention_norm, c.norm_epsilon, normed, executor_);
-  const Rows query = tile(scratch_.query, outputs, query_dim);
-  const Rows key = tile(scratch_.key, count, kv_dim);
-  const Rows value = tile(scratch_.value, count, kv_dim);
-  if (w.query_bias.empty() && w.key_bias.empty() && w.value_bias.empty()) {
-    project_heads(w, normed, std::array<Store, 3>{}, query, key, value);
+  const Rows normed = norm_rows(hidden, w.attention_norm);
+  const Projection query{w.query, w.query_bias, tile(scratch_.query, outputs, c.heads * c.head_dim)};
+  const Projection key{w.key, w.key_bias, tile(scratch_.key, count, c.kv_heads * c.head_dim)};
+  const Projection value{w.value, w.value_bias, tile(scratch_.value, count, c.kv_heads * c.head_dim)};
+  scratch_.input.assign(normed);
+  if (skip == 0) {
+    project_heads(query, key, value);
   } else {
-    using Bias = detail::StoreWithBias;
-    project_heads(w, normed, std::array{Bias{w.query_bias}, Bias{w.key_bias}, Bias{w.value_bias}}, query, key, value);
+    project_heads(key, value);
   }
-  rope(rope_, c.rope_pairing, positions, c.head_dim, key, executor_);
-  for (std::size_t r = 0; r < count; ++r) cache.store(positions[r], key.row(r), value.row(r));
+  store_keys(step.layer, positions, key.out, value.out);
   if (outputs == 0) return;
-  const std::span<const TokenIndex> output_positions = positions.subspan(skip);
-  const Rows residual = hidden.middle_rows(skip, outputs);
-  rope(rope_, c.rope_pairing, output_positions, c.head_dim, query, executor_);
+  if (skip != 0) {
+    scratch_.input.assign(normed.middle_rows(skip, outputs));
+    project_heads(query);
+  }
+  rope(rope_, c.rope_pairing, positions.subspan(skip), c.head_dim, query.out, executor_);
 
   // The part of the scores that this tile's rows fill: the score rows are the last rows of the whole step.
   ScoreView scores;
-  if (!step.scores.empty()) {
-    const std::size_t first_score_row = step.rows.size() - step.scores.query_rows();
-    const std::size_t begin = std::max(first + skip, first_score_row);
-    if (begin < first + count) {
-      scores = ScoreView(step.scores.row(begin - first_score_row, 0).data(), first + count - begin, step.scores.heads(),
-                         step.scores.keys());
-    }
-  }
-  const Rows attended = tile(scratch_.attended, outputs, query_dim);
-  attention(attention_shape_, query, output_positions, step.keys, cache, attended, scores, scratch_.attention,
-            executor_);
-  scratch_.input.assign(attended);
-  matmul(scratch_.input, w.attention, residual, executor_, AddTo{});
+  const std::size_t first_score_row = step.rows.size() - step.scores.query_rows();
+  const std::size_t begin = std::max(first + skip, first_score_row);
+  if (begin < first + count) scores = step.scores.middle_query_rows(begin - first_score_row, first + count - begin);
+  attend_and_feed(step, query.out, positions.subspan(skip), scores, hidden.middle_rows(skip, outputs));
+}
 
-  const Rows ffn_normed = tile(scratch_.normed, outputs, c.hidden_dim);
-  rms_norm(residual, w.ffn_norm, c.norm_epsilon, ffn_normed, executor_);
-  scratch_.input.assign(ffn_normed);
-  const Rows gate = tile(scratch_.gate, outputs, c.ffn_dim);
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+void Llama<W, E, Layout, Element>::project_kv(const LayerStep& step) {
+  const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
+  const std::size_t kv_dim = config().kv_heads * config().head_dim;
+  for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) {
+    const Projection key{w.key, w.key_bias, tile(scratch_.key, count, kv_dim)};
+    const Projection value{w.value, w.value_bias, tile(scratch_.value, count, kv_dim)};
+    scratch_.input.assign(norm_rows(step.hidden.middle_rows(first, count), w.attention_norm));
+    project_heads(key, value);
+    store_keys(step.layer, step.rows.subspan(first, count), key.out, value.out);
+  });
+}
+
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+void Llama<W, E, Layout, Element>::score(const LayerStep& step) {
+  const std::size_t skip = step.rows.size() - step.scores.query_rows();
+  for_tiles(step.scores.query_rows(), [&](std::size_t first, std::size_t count) {
+    const std::span<const TokenIndex> positions = step.rows.subspan(skip + first, count);
+    const Rows query = project_queries(step.layer, step.hidden.middle_rows(skip + first, count), positions);
+    attention(attention_shape_, query, positions, step.keys, cache_.layer(step.layer), query,
+              step.scores.middle_query_rows(first, count), scratch_.attention, executor_);
+  });
+}
+
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+void Llama<W, E, Layout, Element>::finish(const LayerStep& step) {
+  for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) {
+    const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
+    const Rows hidden = step.hidden.middle_rows(first, count);
+    attend_and_feed(step, project_queries(step.layer, hidden, positions), positions, {}, hidden);
+  });
+}
+
+/// The rows' norm, in scratch_.normed.
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+Rows Llama<W, E, Layout, Element>::norm_rows(ConstRows hidden, std::span<const float> weight) {
+  const Rows normed = tile(scratch_.normed, hidden.rows(), config().hidden_dim);
+  rms_norm(hidden, weight, config().norm_epsilon, normed, executor_);
+  return normed;
+}
+
+/// The rows' queries, rotated, in scratch_.query.
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+Rows Llama<W, E, Layout, Element>::project_queries(LayerIndex layer, ConstRows hidden,
+                                                   std::span<const TokenIndex> positions) {
+  const LlamaLayerWeights<W>& w = weights_->layer(layer);
+  const Projection query{w.query, w.query_bias,
+                         tile(scratch_.query, hidden.rows(), config().heads * config().head_dim)};
+  scratch_.input.assign(norm_rows(hidden, w.attention_norm));
+  project_heads(query);
+  rope(rope_, config().rope_pairing, positions, config().head_dim, query.out, executor_);
+  return query.out;
+}
+
+/// Rotates the keys and puts them and the values into the cache.
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+void Llama<W, E, Layout, Element>::store_keys(LayerIndex layer, std::span<const TokenIndex> positions, Rows key,
+                                              ConstRows value) {
+  rope(rope_, config().rope_pairing, positions, config().head_dim, key, executor_);
+  LayerCache<Layout, Element>& cache = cache_.layer(layer);
+  for (std::size_t r = 0; r < positions.size(); ++r) cache.store(positions[r], key.row(r), value.row(r));
+}
+
+/// Attention of the queries and the FFN, both added to hidden.
+template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
+void Llama<W, E, Layout, Element>::attend_and_feed(const LayerStep& step, ConstRows query,
+                                                   std::span<const TokenIndex> positions, ScoreView scores,
+                                                   Rows hidden) {
+  const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
+  const Rows attended = tile(scratch_.attended, query.rows(), query.cols());
+  attention(attention_shape_, query, positions, step.keys, cache_.layer(step.layer), attended, scores,
+            scratch_.attention, executor_);
+  scratch_.input.assign(attended);
+  matmul(scratch_.input, w.attention, hidden, executor_, AddTo{});
+
+  scratch_.input.assign(norm_rows(hidden, w.ffn_norm));
+  const Rows gate = tile(scratch_.gate, hidden.rows(), config().ffn_dim);
   matmul(scratch_.input, w.gate, gate, executor_);
   matmul(scratch_.input, w.up, gate, executor_, detail::SwiGluWithOutput{});
   scratch_.input.assign(gate);
-  matmul(scratch_.input, w.down, residual, executor_, AddTo{});
+  matmul(scratch_.input, w.down, hidden, executor_, AddTo{});
 }
 
 template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
 void Llama<W, E, Layout, Element>::project(ConstRows hidden, Rows logits) {
   for (std::size_t first = 0; first < hidden.rows(); first += tile_rows) {
     const std::size_t count = std::min(tile_rows, hidden.rows() - first);
-    const Rows normed = tile(scratch_.normed, count, config().hidden_dim);
-    rms_norm(hidden.middle_rows(first, count), weights_->output_norm(), config().norm_epsilon, normed, executor_);
-    scratch_.input.assign(normed);
+    scratch_.input.assign(norm_rows(hidden.middle_rows(first, count), weights_->output_norm()));
     matmul(scratch_.input, weights_->head(), logits.middle_rows(first, count), executor_);
   }
 }

@@ -1,5 +1,5 @@
 // What a pruning policy is: after each layer it says which tokens enter the next one.
-// A policy is a small type with two functions; the session calls it once per layer and step.
+// A policy is a small type with two functions; the session calls it before the first layer and after each, every step.
 // Source: LazyLLM, arXiv 2407.14057, section 3.
 #pragma once
 
@@ -15,7 +15,7 @@ namespace lazyllm::inline v0 {
 /// Everything a policy may look at when it selects after `layer`.
 struct PruneContext {
   Phase phase;
-  LayerIndex layer;
+  LayerIndex layer;                    ///< or before_first_layer: then there are no scores
   std::size_t context_size;            ///< all tokens so far, prompt and generated
   std::span<const TokenIndex> tokens;  ///< the candidates, ascending; the last one is the last token of the context
   ConstScoreView probs;  ///< [query_rows, heads, tokens]: attention of the last rows; empty where none was asked for
@@ -30,7 +30,8 @@ struct PruningShape {
 
 /// Two functions make a policy:
 /// query_rows(layer, phase): how many trailing rows' probabilities select wants after this layer; 0: none.
-/// select(context, keep): who enters layer + 1. `keep` [tokens] arrives all true; the session always keeps the last.
+/// select(context, keep): who enters layer + 1, and once before layer 0. `keep` [tokens] arrives all true; the session
+/// always keeps the last.
 /// A policy may have prepare(shape) too: called once by the session, before any work, to check the policy against the
 /// model (throwing Error) and to reserve memory; and importance(), as a ScoringPolicy.
 template <class P>

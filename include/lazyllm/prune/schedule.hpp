@@ -23,7 +23,8 @@
 
 namespace lazyllm::inline v0 {
 
-/// After which layer to prune, what to keep there, and by which score (none: the policy's).
+/// After which layer to prune (before_first_layer only by a policy that needs no scores), what to keep there, and by
+/// which score (none: the policy's).
 struct ScheduleEntry {
   LayerIndex layer;
   SelectionRule rule;
@@ -62,12 +63,12 @@ class StepSchedule {
   /// Throws Error when an entry names a layer or a head that a model of these counts does not have, or a scorer cannot
   /// work.
   void check(std::size_t layer_count, std::size_t head_count) const {
-    if (!entries_.empty() && entries_.back().layer >= layer_count) {
-      throw Error(ErrorCode::invalid_argument, "pruning schedule names layer " + std::to_string(entries_.back().layer) +
-                                                   ", but the model's layers are 0 to " +
-                                                   std::to_string(layer_count - 1));
-    }
     for (const ScheduleEntry& entry : entries_) {
+      if (entry.layer != before_first_layer && entry.layer >= layer_count) {
+        throw Error(ErrorCode::invalid_argument, "pruning schedule names layer " + std::to_string(entry.layer) +
+                                                     ", but the model's layers are 0 to " +
+                                                     std::to_string(layer_count - 1));
+      }
       if (entry.rule.block_tokens == 0)
         throw Error(ErrorCode::invalid_argument, "pruning schedule: blocks of 0 tokens");
       if (entry.score) entry.score->check(head_count);

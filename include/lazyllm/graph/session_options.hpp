@@ -1,0 +1,61 @@
+// What a session may be told, and what it tells: its options, the selections it makes, and what its steps cost.
+// Counters are by layer; a dense prefill computes and finishes every token at every layer, but finishes only one at the
+// last.
+#pragma once
+
+#include <lazyllm/core/error.hpp>
+#include <lazyllm/core/types.hpp>
+
+#include <cstddef>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <span>
+#include <vector>
+
+namespace lazyllm::inline v0 {
+
+/// One decision, as a step makes it; the spans are valid during the call.
+struct Selection {
+  std::size_t step;                        ///< 0 is the first prefill
+  LayerIndex layer;                        ///< or before_first_layer
+  std::span<const TokenIndex> candidates;  ///< who might have gone on, ascending
+  std::span<const float> scores;           ///< their importance where the policy tells it (ScoringPolicy), or empty
+  std::span<const TokenIndex> kept;        ///< who enters layer + 1, ascending
+};
+
+/// Called before each layer of a prefill with (layer, layer_count); returning false stops the step with Cancelled.
+using PrefillHook = std::function<bool(LayerIndex, std::size_t)>;
+
+struct SessionOptions {
+  std::size_t context_size = 0;  ///< most tokens the session may hold; address space is reserved for them at once
+  /// false: decode steps never revive; each layer selects among the tokens that have K and V there.
+  bool revive_in_decode = true;
+  /// Most tokens that a decode step revives for any one layer, the best-scored ones; the others count as not selected
+  /// from that layer on. It bounds what a step may cost beside a dense one.
+  std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();
+  /// While the context has fewer tokens, the policy is not asked: short prompts stay dense.
+  std::size_t dense_below = 0;
+  /// Called for every selection, in order. The first prefill is step 0.
+  std::function<void(const Selection&)> on_select = {};
+  PrefillHook on_prefill_layer = {};  ///< for every prefill of the session
+};
+
+/// Thrown out of a prefill that a PrefillHook stopped. The session is not usable afterwards.
+struct Cancelled : Error {
+  Cancelled() : Error(ErrorCode::limit, "the prefill was stopped from outside") {}
+};
+
+/// What a step, or all steps of a phase, cost.
+struct StepCounters {
+  std::vector<std::size_t> rows_computed;  ///< by layer: tokens whose K and V were computed there
+  std::vector<std::size_t> rows_finished;  ///< by layer: tokens whose output was computed there
+  std::size_t revived = 0;                 ///< tokens taken out of the Aux Cache
+
+  /// Of all layers: rows computed.
+  [[nodiscard]] std::size_t total_rows() const {
+    return std::accumulate(rows_computed.begin(), rows_computed.end(), std::size_t{0});
+  }
+};
+
+}  // namespace lazyllm::inline v0
