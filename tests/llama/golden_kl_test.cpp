@@ -17,11 +17,14 @@
 #include "support/build_kind.hpp"
 #include "support/golden_kl.hpp"
 #include "support/real_model.hpp"
+#include "support/requantized.hpp"
+#include "support/temporary_directory.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <filesystem>
+#include <map>
 #include <numeric>
 #include <sstream>
 #include <string>
@@ -196,4 +199,67 @@ TEST_CASE("Keys and values in bfloat16 cost at most 0.002 mean KL against float 
   // Elsewhere activations are rounded to 8 bits per block: any difference, however small, moves some of them by a step,
   // so that the two models differ by as much as either does from torch.
   if (active_isa() == Isa::amx) CHECK(mean(between) <= 0.002);
+}
+
+TEST_CASE("Each format, made from the real model's own weights, stays close to the model as stored") {
+  const auto path = real_model_path();
+  const bool slow = sanitized_build || active_isa() == Isa::portable || active_isa() == Isa::neon;
+  if (!path || slow) {  // 17 models; NEON's tests run emulated
+    MESSAGE("skipped: " << (path ? "a slow build or ISA" : "LAZYLLM_MODEL is not set"));
+    return;
+  }
+  ThreadPool executor(cpu_count());
+  const TemporaryDirectory directory;
+  const MappedFile original(*path);
+  const GgufFile gguf = parse_gguf(original.bytes());
+  std::vector<GoldenPrompt> prompts = golden_prompts();
+  std::erase_if(prompts, [](const GoldenPrompt& p) { return p.ids.size() < 80 || p.ids.size() > 128; });
+  const auto logits_of = [&](const std::filesystem::path& model) {
+    const MappedFile file(model);
+    const auto weights = LlamaWeights<>::load(file, parse_gguf(file.bytes()), executor);
+    std::vector<AlignedBuffer<float>> logits;
+    for (const GoldenPrompt& prompt : prompts) {
+      Llama graph(weights, executor, prompt.ids.size());
+      logits.push_back(dense_logits(graph, prompt.ids, prompt.positions.size()));
+    }
+    return logits;
+  };
+  const std::vector<AlignedBuffer<float>> stored = logits_of(*path);
+
+  // The layers' matrices whose rows are whole blocks of `type`, only those of ffn_down, or none.
+  const auto mean_kl = [&](GgufType type, bool down_only) {
+    const std::filesystem::path model = directory.path() / "requantized.gguf";
+    requantized(original.bytes(), gguf, [&](const GgufTensor& tensor) {
+      const bool matrix = tensor.name.starts_with("blk.") && tensor.shape.size() == 2;
+      const bool wanted = matrix && (!down_only || tensor.name.ends_with("ffn_down.weight"));
+      return wanted && tensor.shape[0] % type_layout(type).elements == 0 ? type : tensor.type;
+    }).save(model);
+    const std::vector<AlignedBuffer<float>> logits = logits_of(model);
+    std::vector<double> kls;
+    for (std::size_t p = 0; p < prompts.size(); ++p) {
+      const std::size_t vocab = prompts[p].vocab_size;
+      for (std::size_t i = 0; i < prompts[p].positions.size(); ++i) {
+        kls.push_back(
+            kl_divergence(stored[p].span().subspan(i * vocab, vocab), logits[p].span().subspan(i * vocab, vocab)));
+      }
+    }
+    return mean(kls);
+  };
+  std::ostringstream table;
+  std::map<GgufType, double> all, down;
+  for (const GgufType type : {GgufType::q4_0, GgufType::q4_1, GgufType::q4_k, GgufType::q5_0, GgufType::q5_k,
+                              GgufType::q6_k, GgufType::q8_0, GgufType::f16, GgufType::bf16, GgufType::f32}) {
+    const bool k_quant = type_layout(type).elements == 256;  // only ffn_down has rows of whole blocks
+    down[type] = mean_kl(type, true);
+    table << "\n  " << name(type) << ": ffn_down " << down[type];
+    if (k_quant) continue;
+    all[type] = mean_kl(type, false);
+    table << ", all matrices of the layers " << all[type];
+  }
+  MESSAGE(name(active_isa()) << ": mean KL(as stored || requantised) of " << prompts.size() << " prompts"
+                             << table.str());
+  // Weights that are off by more: more than any change makes by moving activations to other 8-bit codes.
+  CHECK(all[GgufType::q4_0] > 2 * all[GgufType::q8_0]);
+  CHECK(down[GgufType::q4_0] > down[GgufType::q4_k]);
+  CHECK(all[GgufType::q4_0] > all[GgufType::q5_0]);
 }

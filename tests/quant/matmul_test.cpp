@@ -4,6 +4,7 @@
 #include "support/every_format.hpp"
 #include "support/every_isa.hpp"
 #include "support/matmul_oracle.hpp"
+#include "support/multiply.hpp"
 
 #include <doctest/doctest.h>
 
@@ -108,7 +109,7 @@ void check_product(Isa isa, std::span<const std::byte> stored, std::span<const f
   const auto matrix = PackedMatrix<F>::pack(stored, out_features, in_features, executor);
   Activations x(ConstRows(values.data(), rows, in_features));
   std::vector<float> out(rows * out_features, -777.0f);
-  matmul(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
+  test::multiply(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
   std::size_t wrong = 0;
   for (std::size_t r = 0; r < rows; ++r) {
     const auto row = values.subspan(r * in_features, in_features);
@@ -226,7 +227,7 @@ TEST_CASE_TEMPLATE("Integer sums are exact on every ISA", F, LAZYLLM_TEST_CODE_F
     if (isa == Isa::amx) return;  // multiplies bfloat16, no integers
     Activations x(ConstRows(values.data(), rows, in_features));
     std::vector<float> out(rows * out_features);
-    matmul(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
+    test::multiply(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
     std::size_t wrong = 0;
     for (std::size_t r = 0; r < rows; ++r) {
       for (std::size_t n = 0; n < out_features; ++n) {
@@ -250,12 +251,12 @@ TEST_CASE_TEMPLATE("A row's bits depend neither on its neighbours nor on the thr
     std::vector<float> alone(most * out_features), out(most * out_features);
     for (std::size_t r = 0; r < most; ++r) {
       Activations x(ConstRows(values.data() + r * in_features, 1, in_features));
-      matmul(isa, x, matrix, Rows(alone.data() + r * out_features, 1, out_features), serial);
+      test::multiply(isa, x, matrix, Rows(alone.data() + r * out_features, 1, out_features), serial);
     }
     std::size_t wrong = 0;
     const auto check = [&](std::size_t first, std::size_t rows, auto& executor) {
       Activations x(ConstRows(values.data() + first * in_features, rows, in_features));
-      matmul(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
+      test::multiply(isa, x, matrix, Rows(out.data(), rows, out_features), executor);
       const float* expected = alone.data() + first * out_features;
       wrong += std::memcmp(out.data(), expected, rows * out_features * sizeof(float)) == 0 ? 0u : 1u;
     };
@@ -282,9 +283,9 @@ TEST_CASE_TEMPLATE("matmul reads and writes rows with a stride, and nothing besi
   test::for_every_isa([&](Isa isa) {
     std::vector<float> expected(rows * out_features), out(rows * stride, -1.0f);
     Activations plain(ConstRows(dense.data(), rows, in_features));
-    matmul(isa, plain, matrix, Rows(expected.data(), rows, out_features), executor);
+    test::multiply(isa, plain, matrix, Rows(expected.data(), rows, out_features), executor);
     Activations strided(ConstRows(values.data(), rows, in_features, 100));
-    matmul(isa, strided, matrix, Rows(out.data(), rows, out_features, stride), executor);
+    test::multiply(isa, strided, matrix, Rows(out.data(), rows, out_features, stride), executor);
     for (std::size_t r = 0; r < rows; ++r) {
       for (std::size_t n = 0; n < stride; ++n) {
         CHECK(out[r * stride + n] == (n < out_features ? expected[r * out_features + n] : -1.0f));
@@ -303,16 +304,16 @@ TEST_CASE_TEMPLATE("Epilogues see each sum once", F, Q4_0, F32) {
   test::for_every_isa([&](Isa isa) {
     Activations x(ConstRows(values.data(), rows, in_features));
     std::vector<float> sums(start), added(start), own(start);
-    matmul(isa, x, matrix, Rows(sums.data(), rows, out_features), executor, Store{});
-    matmul(isa, x, matrix, Rows(added.data(), rows, out_features), executor, AddTo{});
-    matmul(isa, x, matrix, Rows(own.data(), rows, out_features), executor,
-           [](std::size_t row, std::size_t column, ConstRows s, Rows out) {
-             for (std::size_t r = 0; r < s.rows(); ++r) {
-               for (std::size_t c = 0; c < s.cols(); ++c) {
-                 out.row(r)[c] -= s.row(r)[c] * static_cast<float>((row + r) * 100 + column + c);
-               }
-             }
-           });
+    test::multiply(isa, x, matrix, Rows(sums.data(), rows, out_features), executor, Store{});
+    test::multiply(isa, x, matrix, Rows(added.data(), rows, out_features), executor, AddTo{});
+    test::multiply(isa, x, matrix, Rows(own.data(), rows, out_features), executor,
+                   [](std::size_t row, std::size_t column, ConstRows s, Rows out) {
+                     for (std::size_t r = 0; r < s.rows(); ++r) {
+                       for (std::size_t c = 0; c < s.cols(); ++c) {
+                         out.row(r)[c] -= s.row(r)[c] * static_cast<float>((row + r) * 100 + column + c);
+                       }
+                     }
+                   });
     for (std::size_t i = 0; i < sums.size(); ++i) {
       CHECK(added[i] == start[i] + sums[i]);
       const float factor = static_cast<float>(i / out_features * 100 + i % out_features);
@@ -326,7 +327,9 @@ TEST_CASE("A product without rows or columns is nothing") {
   const auto matrix = PackedMatrix<Q4_0>::pack({}, 0, 64, executor);
   std::vector<float> values(64);
   Activations x(ConstRows(values.data(), 1, 64));
-  CHECK_NOTHROW(matmul(x, matrix, Rows(nullptr, 1, 0), executor));
   Activations none(ConstRows(nullptr, 0, 64));
-  CHECK_NOTHROW(matmul(none, matrix, Rows(nullptr, 0, 0), executor));
+  test::for_every_isa([&](Isa isa) {
+    CHECK_NOTHROW(test::multiply(isa, x, matrix, Rows(nullptr, 1, 0), executor));
+    CHECK_NOTHROW(test::multiply(isa, none, matrix, Rows(nullptr, 0, 0), executor));
+  });
 }

@@ -263,8 +263,10 @@ void run_matmul_items(const MatmulJob& job, std::size_t begin, std::size_t end) 
   }
 }
 
-template <PackableFormat F, Executor E, MatmulEpilogue P>
-MatmulJob matmul_job(Isa isa, Activations& x, const Product<PackedMatrix<F>, P>& product, E& executor) {
+template <Isa I, PackableFormat F, Executor E, MatmulEpilogue P>
+MatmulJob matmul_job_on(Activations& x, const Product<PackedMatrix<F>, P>& product, E& executor) {
+  using Kernel = TileKernel<I, typename F::Panel>;
+  using Operand = MatmulOperand<I, typename F::Panel>;
   const PackedMatrix<F>& w = product.weight;
   const Rows& out = product.out;
   LAZYLLM_EXPECTS(x.cols() == w.in_features() && x.rows() == out.rows() && out.cols() == w.out_features());
@@ -274,21 +276,22 @@ MatmulJob matmul_job(Isa isa, Activations& x, const Product<PackedMatrix<F>, P>&
   job.out = out;
   job.weight_bytes = w.size_bytes();
   if (out.empty()) return job;  // no items
-  dispatch(isa, [&](auto tag) {
-    using Kernel = TileKernel<tag(), typename F::Panel>;
-    using Operand = MatmulOperand<tag(), typename F::Panel>;
-    job.x = &x.template as<Operand>(executor);
-    job.run = &run_matmul_items<Kernel, Operand, F, P>;
-    if constexpr (UnpackingKernel<Kernel>) {
-      job.grid = MatmulGrid::for_unpacked(out.rows(), Kernel::max_rows, Kernel::max_item_rows, w.panel_count(),
-                                          Kernel::max_panels, executor.concurrency());
-    } else {
-      const std::size_t row_bytes = F::Panel::reads_codes ? w.in_features() * 3 / 2 : w.in_features() * sizeof(float);
-      job.grid = MatmulGrid::for_tiles(out.rows(), Kernel::max_rows, row_bytes, w.panel_count(), Kernel::max_panels,
-                                       w.panel_bytes(), executor.concurrency());
-    }
-  });
+  job.x = &x.template as<Operand>(executor);
+  job.run = &run_matmul_items<Kernel, Operand, F, P>;
+  if constexpr (UnpackingKernel<Kernel>) {
+    job.grid = MatmulGrid::for_unpacked(out.rows(), Kernel::max_rows, Kernel::max_item_rows, w.panel_count(),
+                                        Kernel::max_panels, executor.concurrency());
+  } else {
+    const std::size_t row_bytes = F::Panel::reads_codes ? w.in_features() * 3 / 2 : w.in_features() * sizeof(float);
+    job.grid = MatmulGrid::for_tiles(out.rows(), Kernel::max_rows, row_bytes, w.panel_count(), Kernel::max_panels,
+                                     w.panel_bytes(), executor.concurrency());
+  }
   return job;
+}
+
+template <PackableFormat F, Executor E, MatmulEpilogue P>
+MatmulJob matmul_job(Isa isa, Activations& x, const Product<PackedMatrix<F>, P>& product, E& executor) {
+  return dispatch(isa, [&](auto tag) { return matmul_job_on<tag()>(x, product, executor); });
 }
 
 }  // namespace lazyllm::inline v0::detail
