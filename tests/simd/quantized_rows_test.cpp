@@ -25,18 +25,17 @@ QuantizedRows quantize(const std::vector<float>& values, std::size_t cols, Isa i
 }  // namespace
 
 TEST_CASE("Codes are the nearest integers at a scale of the largest magnitude / 127") {
-  constexpr std::size_t cols = 32 * 37;
-  std::vector<float> values = test::random_floats(3 * cols, 1.0f, 51);
+  constexpr std::size_t cols = 32 * 37, row_count = 2 * QuantizedRows::group_rows + 3;
+  std::vector<float> values = test::random_floats(row_count * cols, 1.0f, 51);
   for (std::size_t i = 0; i < values.size(); ++i) values[i] *= std::ldexp(1.0f, static_cast<int>(i / 32 % 60) - 30);
   test::for_every_isa([&](Isa isa) {
     const QuantizedRows rows = quantize(values, cols, isa);
     CHECK(rows.block_count() == 37);
-    for (std::size_t r = 0; r < 3; ++r) {
-      CHECK(reinterpret_cast<std::uintptr_t>(rows.codes(r)) % 64 == 0);
+    for (std::size_t r = 0; r < row_count; ++r) {
       for (std::size_t b = 0; b < 37; ++b) {
         const float* x = values.data() + r * cols + b * 32;
-        const std::int8_t* codes = rows.codes(r) + b * 32;
-        const QuantizedBlock& block = rows.blocks(r)[b];
+        const std::int8_t* codes = rows.codes(r, b);
+        const QuantizedBlock& block = rows.block(r, b);
         float largest = 0;
         for (std::size_t i = 0; i < 32; ++i) largest = std::max(largest, std::abs(x[i]));
         CHECK(block.scale == largest / 127.0f);
@@ -66,10 +65,10 @@ TEST_CASE("Halves round to even codes") {
   values[4] = -3.5f;
   test::for_every_isa([&](Isa isa) {
     const QuantizedRows rows = quantize(values, 32, isa);
-    CHECK(rows.codes(0)[1] == 0);
-    CHECK(rows.codes(0)[2] == 2);
-    CHECK(rows.codes(0)[3] == -2);
-    CHECK(rows.codes(0)[4] == -4);
+    CHECK(rows.codes(0, 0)[1] == 0);
+    CHECK(rows.codes(0, 0)[2] == 2);
+    CHECK(rows.codes(0, 0)[3] == -2);
+    CHECK(rows.codes(0, 0)[4] == -4);
   });
 }
 
@@ -82,14 +81,14 @@ TEST_CASE("Zero and vanishing blocks have scale and codes zero, the largest floa
   test::for_every_isa([&](Isa isa) {
     const QuantizedRows rows = quantize(values, 128, isa);
     for (const std::size_t b : {0u, 1u, 3u}) {
-      CHECK(rows.blocks(0)[b].scale == 0.0f);
-      CHECK(rows.blocks(0)[b].scaled_sum == 0.0f);
-      CHECK(rows.blocks(0)[b].minus_8_first_sums == 0);
-      CHECK(rows.blocks(0)[b].minus_8_sums == 0);
-      for (std::size_t i = 0; i < 32; ++i) CHECK(rows.codes(0)[b * 32 + i] == 0);
+      CHECK(rows.block(0, b).scale == 0.0f);
+      CHECK(rows.block(0, b).scaled_sum == 0.0f);
+      CHECK(rows.block(0, b).minus_8_first_sums == 0);
+      CHECK(rows.block(0, b).minus_8_sums == 0);
+      for (std::size_t i = 0; i < 32; ++i) CHECK(rows.codes(0, b)[i] == 0);
     }
-    CHECK(rows.blocks(0)[2].scale == 3e38f / 127.0f);
-    for (std::size_t i = 64; i < 96; ++i) CHECK(rows.codes(0)[i] == (i % 2 == 0 ? 127 : -127));
+    CHECK(rows.block(0, 2).scale == 3e38f / 127.0f);
+    for (std::size_t i = 64; i < 96; ++i) CHECK(rows.codes(0, 2)[i - 64] == (i % 2 == 0 ? 127 : -127));
   });
 }
 
@@ -99,7 +98,9 @@ TEST_CASE("All ISAs give the same bits") {
   const QuantizedRows expected = quantize(values, cols, Isa::portable);
   test::for_every_isa([&](Isa isa) {
     const QuantizedRows rows = quantize(values, cols, isa);
-    CHECK(std::memcmp(rows.codes(0), expected.codes(0), cols) == 0);
-    CHECK(std::memcmp(rows.blocks(0), expected.blocks(0), rows.block_count() * sizeof(QuantizedBlock)) == 0);
+    for (std::size_t b = 0; b < rows.block_count(); ++b) {
+      CHECK(std::memcmp(rows.codes(0, b), expected.codes(0, b), 32) == 0);
+      CHECK(std::memcmp(&rows.block(0, b), &expected.block(0, b), sizeof(QuantizedBlock)) == 0);
+    }
   });
 }

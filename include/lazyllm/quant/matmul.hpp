@@ -125,8 +125,6 @@ struct MatmulGrid {
   }
 
   [[nodiscard]] std::size_t items() const { return row_blocks * panel_groups; }
-  /// First row of a tile; tiles differ by at most one row.
-  [[nodiscard]] std::size_t first_row(std::size_t tile) const { return tile * rows / tiles; }
 
   static constexpr std::size_t ceil_div(std::size_t a, std::size_t b) { return (a + b - 1) / b; }
 
@@ -233,6 +231,16 @@ struct SetupOf<Kernel> {
   using type = typename Kernel::Setup;
 };
 
+/// Panels that a tile of `rows` rows has on this CPU.
+template <class Kernel>
+[[nodiscard]] std::size_t tile_panels(std::size_t rows) {
+  if constexpr (requires { Kernel::tile_panels(rows); }) {
+    return Kernel::tile_panels(rows);
+  } else {
+    return Kernel::max_panels;
+  }
+}
+
 template <class Kernel, class Operand, PackableFormat F, MatmulEpilogue P>
 void run_matmul_items(const MatmulJob& job, std::size_t begin, std::size_t end) {
   const auto& x = *static_cast<const Operand*>(job.x);
@@ -252,11 +260,13 @@ void run_matmul_items(const MatmulJob& job, std::size_t begin, std::size_t end) 
       Kernel::run(x, first, rows, w.panel(first_panel), w.panel_bytes(), last_panel - first_panel, w.block_count(),
                   sink);
     } else {
+      static_assert(!std::same_as<Operand, QuantizedRows> || QuantizedRows::group_rows % Kernel::max_rows == 0);
       for (std::size_t tile = first_tile; tile < last_tile; ++tile) {
-        const std::size_t first = grid.first_row(tile);
-        const std::size_t count = grid.first_row(tile + 1) - first;
-        for (std::size_t p = first_panel; p < last_panel; p += Kernel::max_panels) {
-          multiply_tile<Kernel>(x, first, count, w, p, std::min(Kernel::max_panels, last_panel - p), job.out, epilogue);
+        const std::size_t first = tile * Kernel::max_rows;
+        const std::size_t count = std::min(Kernel::max_rows, grid.rows - first);
+        const std::size_t step = tile_panels<Kernel>(count);
+        for (std::size_t p = first_panel; p < last_panel; p += step) {
+          multiply_tile<Kernel>(x, first, count, w, p, std::min(step, last_panel - p), job.out, epilogue);
         }
       }
     }

@@ -74,6 +74,7 @@ struct CpuFeatures {
   bool avx512bf16 = false;  // the same and BF16
   bool amx = false;         // the same and tile registers with bfloat16 products
   bool neon = false;        // AArch64 with the dot product extension
+  bool amd = false;         // made by AMD: other execution ports than Intel's
 };
 
 #if defined(__x86_64__)
@@ -93,6 +94,8 @@ struct CpuFeatures {
 #if defined(__x86_64__)
   const auto bit = [](unsigned int value, int index) { return ((value >> index) & 1u) != 0; };
   unsigned int a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid(0, &a, &b, &c, &d) == 0) return features;
+  features.amd = b == 0x68747541u && d == 0x69746e65u && c == 0x444d4163u;  // "AuthenticAMD"
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || !bit(c, 27)) return features;  // no OSXSAVE
   const bool fma_f16c = bit(c, 12) && bit(c, 29);
   unsigned int low = 0, high = 0;
@@ -114,11 +117,16 @@ struct CpuFeatures {
   return features;
 }
 
+[[nodiscard]] inline const CpuFeatures& cpu_features() {
+  static const CpuFeatures features = detect_cpu_features();
+  return features;
+}
+
 }  // namespace detail
 
 /// Whether this CPU and operating system run `isa`.
 [[nodiscard]] inline bool supports(Isa isa) {
-  static const detail::CpuFeatures features = detail::detect_cpu_features();
+  const detail::CpuFeatures& features = detail::cpu_features();
   switch (isa) {
     case Isa::portable: return true;
     case Isa::avx2: return features.avx2;

@@ -1,6 +1,7 @@
 // Rows of activations as 8-bit codes: per row and block of 32 one scale, value = scale * code, |code| <= 127.
-// Codes int8 [rows, cols], a row starting at a cache line; BlockInfo [rows, cols / 32].
-// The same bits on every ISA: rounding is to nearest even, the scale is (largest magnitude) / 127.
+// Groups of up to 12 rows, each [cols / 32 blocks][codes [rows of the group][32], then QuantizedBlock [rows of the
+// group]]: what a matmul tile reads lies together, at distances that are constants of the kernel. The same bits on
+// every ISA: rounding is to nearest even, the scale is (largest magnitude) / 127.
 #pragma once
 
 #include <lazyllm/core/aligned_buffer.hpp>
@@ -10,38 +11,68 @@
 #include <lazyllm/simd/isa.hpp>
 #include <lazyllm/simd/kernels/quantize_block.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
 namespace lazyllm::inline v0 {
 
+/// Consecutive rows of one group at one block of columns.
+class QuantizedTile {
+ public:
+  QuantizedTile(const std::byte* codes, const std::byte* blocks, std::size_t block_bytes)
+      : codes_(codes), blocks_(blocks), block_bytes_(block_bytes) {}
+  /// The 32 codes of row r.
+  [[nodiscard]] const std::int8_t* codes(std::size_t r) const {
+    return reinterpret_cast<const std::int8_t*>(codes_) + r * quantized_block_size;
+  }
+  [[nodiscard]] const QuantizedBlock& block(std::size_t r) const {
+    return reinterpret_cast<const QuantizedBlock*>(blocks_)[r];
+  }
+  void next_block() {
+    codes_ += block_bytes_;
+    blocks_ += block_bytes_;
+  }
+
+ private:
+  const std::byte* codes_;
+  const std::byte* blocks_;
+  std::size_t block_bytes_;
+};
+
 /// 8-bit codes with what kernels need per block. The storage is kept between uses: once grown, no allocation.
 class QuantizedRows {
  public:
   static constexpr std::size_t block_size = quantized_block_size;
+  /// Rows of a group; a tile must not reach over its end.
+  static constexpr std::size_t group_rows = 12;
 
   /// Room for [rows, cols] codes, contents undefined. cols is a multiple of 32.
   void resize(std::size_t rows, std::size_t cols) {
     LAZYLLM_EXPECTS(cols % block_size == 0);
     rows_ = rows;
     cols_ = cols;
-    // An odd number of cache lines a row: rows of a tile then fall into different sets of the L1 cache.
-    stride_ = ((cols + 63) / 64 | 1) * 64;
-    codes_.resize_discard(rows * stride_);
-    block_stride_ = ((block_count() + 3) / 4 | 1) * 4;
-    blocks_.resize_discard(rows * block_stride_);
+    stored_rows_ = std::min(rows, group_rows);  // few rows lie as close together as many
+    const std::size_t groups = (rows + group_rows - 1) / group_rows;
+    bytes_.resize_discard(groups * block_count() * block_bytes());
   }
 
   [[nodiscard]] std::size_t rows() const { return rows_; }
   [[nodiscard]] std::size_t cols() const { return cols_; }
   /// Blocks per row.
   [[nodiscard]] std::size_t block_count() const { return cols_ / block_size; }
-  /// Bytes from one row of codes to the next.
-  [[nodiscard]] std::size_t stride() const { return stride_; }
-  [[nodiscard]] const std::int8_t* codes(std::size_t row) const { return codes_.data() + row * stride_; }
-  [[nodiscard]] const QuantizedBlock* blocks(std::size_t row) const { return blocks_.data() + row * block_stride_; }
-  /// Blocks from one row to the next.
-  [[nodiscard]] std::size_t block_stride() const { return block_stride_; }
+
+  /// Block `block` of the rows of a group from `first_row` on.
+  [[nodiscard]] QuantizedTile tile(std::size_t first_row, std::size_t block = 0) const {
+    LAZYLLM_EXPECTS(first_row < rows_ && block < block_count());
+    const std::byte* codes = bytes_.data() + offset(first_row, block);
+    const std::size_t row = first_row % group_rows;
+    return {codes + row * block_size, codes + stored_rows_ * block_size + row * sizeof(QuantizedBlock), block_bytes()};
+  }
+  [[nodiscard]] const std::int8_t* codes(std::size_t row, std::size_t block) const { return tile(row, block).codes(0); }
+  [[nodiscard]] const QuantizedBlock& block(std::size_t row, std::size_t block) const {
+    return tile(row, block).block(0);
+  }
 
   /// Quantises `count` rows of x, from row `first`, into the same rows of this. Safe for disjoint rows on several
   /// threads. Precondition: resize(x.rows(), x.cols()), supports(isa).
@@ -49,21 +80,26 @@ class QuantizedRows {
     LAZYLLM_EXPECTS(x.rows() == rows_ && x.cols() == cols_ && first + count <= rows_);
     dispatch_float(isa, [&](auto tag) {
       for (std::size_t r = first; r < first + count; ++r) {
-        const float* values = x.row(r).data();
-        std::int8_t* codes = codes_.data() + r * stride_;
-        QuantizedBlock* blocks = blocks_.data() + r * block_stride_;
-        detail::quantize_row(tag, values, codes, blocks, block_count());
+        std::byte* group = bytes_.data() + offset(r, 0);
+        std::byte* blocks = group + stored_rows_ * block_size + r % group_rows * sizeof(QuantizedBlock);
+        const detail::QuantizedTarget target{group + r % group_rows * block_size, blocks, block_bytes()};
+        detail::quantize_row(tag, x.row(r).data(), target, block_count());
       }
     });
   }
 
  private:
+  /// Bytes from one block of a group to the next.
+  [[nodiscard]] std::size_t block_bytes() const { return stored_rows_ * (block_size + sizeof(QuantizedBlock)); }
+  /// Where the group of a row has its block.
+  [[nodiscard]] std::size_t offset(std::size_t row, std::size_t block) const {
+    return (row / group_rows * block_count() + block) * block_bytes();
+  }
+
   std::size_t rows_ = 0;
   std::size_t cols_ = 0;
-  std::size_t stride_ = 0;
-  std::size_t block_stride_ = 0;
-  AlignedBuffer<std::int8_t> codes_;
-  AlignedBuffer<QuantizedBlock> blocks_;
+  std::size_t stored_rows_ = 0;  // of each group
+  AlignedBuffer<std::byte> bytes_;
 };
 
 }  // namespace lazyllm::inline v0

@@ -111,7 +111,7 @@ template <class Panel>
   if constexpr (Panel::zero_point == 0) return _mm256_setzero_si256();
   __m256i start = _mm256_set1_epi32(Panel::parts == 1 ? block.minus_8_sums : block.minus_8_first_sums);
   if (part == 1) start = _mm256_sub_epi32(_mm256_set1_epi32(block.minus_8_sums), start);
-  if constexpr (zero_point_shift<Panel> > 0) start = _mm256_slli_epi32(start, zero_point_shift<Panel>);
+  if constexpr (zero_point_shift < Panel >> 0) start = _mm256_slli_epi32(start, zero_point_shift<Panel>);
   return start;
 }
 
@@ -143,12 +143,9 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   template <std::size_t R, std::size_t>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
                   std::size_t blocks, const TileOutput& out) {
-    const std::int8_t* a = x.codes(first_row);
-    const std::size_t stride = x.stride();
-    const QuantizedBlock* info = x.blocks(first_row);
-    const std::size_t info_stride = x.block_stride();
+    QuantizedTile a = x.tile(first_row);
     alignas(32) float sums[R][2][8] = {};  // the registers are for the pair sums
-    for (std::size_t b = 0; b < blocks; ++b, a += 32, ++info) {
+    for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       const std::byte* codes = panel + b * Panel::code_bytes;
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
@@ -159,7 +156,7 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
           const __m256i left = load_codes_avx2<Panel>(codes, group, 0), right = load_codes_avx2<Panel>(codes, group, 1);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
-            const __m256i four = broadcast_codes_avx2(a + r * stride + group * 4);
+            const __m256i four = broadcast_codes_avx2(a.codes(r) + group * 4);
             const __m256i pl = _mm256_maddubs_epi16(left, four), pr = _mm256_maddubs_epi16(right, four);
             pairs[r][0] = i % narrow_groups == 0 ? pl : _mm256_add_epi16(pairs[r][0], pl);
             pairs[r][1] = i % narrow_groups == 0 ? pr : _mm256_add_epi16(pairs[r][1], pr);
@@ -172,8 +169,7 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
             LAZYLLM_UNROLL
             for (std::size_t half = 0; half < 2; ++half) {
               const __m256i wide = _mm256_madd_epi16(pairs[r][half], _mm256_set1_epi16(1));
-              const __m256i before =
-                  i < narrow_groups ? start_of_dots_avx2<Panel>(info[r * info_stride], part) : dots[r][half];
+              const __m256i before = i < narrow_groups ? start_of_dots_avx2<Panel>(a.block(r), part) : dots[r][half];
               dots[r][half] = _mm256_add_epi32(wide, before);
             }
           }
@@ -183,7 +179,7 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
           LAZYLLM_UNROLL
           for (std::size_t half = 0; half < 2; ++half) {
             const __m256 sum = scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots[r][half], panel, blocks,
-                                                      b * Panel::parts + part, half, info[r * info_stride]);
+                                                      b * Panel::parts + part, half, a.block(r));
             _mm256_store_ps(sums[r][half], sum);
           }
         }
@@ -211,15 +207,12 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, HalfScales, false>> {
   template <std::size_t R, std::size_t>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
                   std::size_t blocks, const TileOutput& out) {
-    const std::int8_t* a = x.codes(first_row);
-    const std::size_t stride = x.stride();
-    const QuantizedBlock* info = x.blocks(first_row);
-    const std::size_t info_stride = x.block_stride();
+    QuantizedTile a = x.tile(first_row);
     const __m256i zero_point = _mm256_set1_epi8(-128);
     __m256 sums[R][2];
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
-    for (std::size_t b = 0; b < blocks; ++b, a += 32, ++info) {
+    for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       const std::byte* codes = panel + b * Panel::code_bytes;
       __m256i dots[R][2];
       LAZYLLM_UNROLL
@@ -231,7 +224,7 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, HalfScales, false>> {
         const __m256i left_magnitude = _mm256_abs_epi8(left), right_magnitude = _mm256_abs_epi8(right);
         LAZYLLM_UNROLL
         for (std::size_t r = 0; r < R; ++r) {
-          const __m256i four = broadcast_codes_avx2(a + r * stride + group * 4);
+          const __m256i four = broadcast_codes_avx2(a.codes(r) + group * 4);
           dots[r][0] = add_dots(dots[r][0], left, left_magnitude, four);
           dots[r][1] = add_dots(dots[r][1], right, right_magnitude, four);
           keep_in_register(dots[r][0]);
@@ -240,7 +233,7 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, HalfScales, false>> {
       }
       LAZYLLM_UNROLL
       for (std::size_t r = 0; r < R; ++r) {
-        const QuantizedBlock& block = info[r * info_stride];
+        const QuantizedBlock& block = a.block(r);
         sums[r][0] = scale_dots_avx2<Panel>(sums[r][0], dots[r][0], panel, blocks, b, 0, block);
         sums[r][1] = scale_dots_avx2<Panel>(sums[r][1], dots[r][1], panel, blocks, b, 1, block);
       }

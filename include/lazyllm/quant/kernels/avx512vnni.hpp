@@ -1,4 +1,4 @@
-// Matmul tiles for AVX-512 with VNNI: 12 rows x 32 columns (two panels), the accumulators in registers.
+// Matmul tiles for AVX-512 with VNNI: 12 rows x 16 or 32 columns (one or two panels), the accumulators in registers.
 // Per block: dots = zero-point correction + sum of code * activation (u8 x s8 in groups of 4), an exact int32 of at
 // most 2^21; then sum = fma(minimum, scaled_sum, sum) and sum = fma((float)dots, weight scale * activation scale, sum).
 #pragma once
@@ -78,10 +78,6 @@ template <class Vector>
   __asm__("" : "+v"(value));
 }
 
-[[nodiscard]] inline const QuantizedBlock& block_at(const std::byte* p) {
-  return *reinterpret_cast<const QuantizedBlock*>(p);
-}
-
 /// Writes the sums of one row and panel; the last panel's missing columns are masked.
 inline void write_row_avx512(__m512 sum, std::size_t row, std::size_t panel, const TileOutput& out) {
   const std::size_t columns = out.columns - panel * panel_columns;
@@ -91,27 +87,31 @@ inline void write_row_avx512(__m512 sum, std::size_t row, std::size_t panel, con
   _mm512_mask_storeu_ps(target, mask, sum);
 }
 
-/// One load of activations serves two dots (two panels), else loads and not dots set the speed. With 12 x 2 integer
-/// accumulators in registers the float sums live in memory, in L1; they are needed once a block.
+/// Intel's server CPUs do two dots a cycle: one load of activations serves two dots (two panels), else loads set the
+/// speed. With 12 x 2 integer accumulators in registers the float sums live in memory, in L1; they are needed once a
+/// block. Zen 4 does one dot a cycle, and a tile of one panel leaves it registers to run ahead.
 template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
 struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   using Panel = AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>;
   static constexpr std::size_t max_rows = 12;
   static constexpr std::size_t max_panels = 2;
 
-  // Few rows wait for memory: the codes that come next are asked for early (measured: 3 to 10 % for one row). Beyond
-  // the matrix's end a prefetch does nothing.
-  static constexpr std::size_t prefetch_rows = 4;
-  static constexpr std::size_t prefetch_bytes = 2048;
+  /// Panels of a tile of `rows` rows on this CPU. Few rows wait for memory, which two panels at a time keep busier.
+  [[nodiscard]] static std::size_t tile_panels(std::size_t rows) {
+    return cpu_features().amd && rows > 4 ? 1 : max_panels;
+  }
+
+  /// How far ahead codes are asked for. Beyond the matrix's end a prefetch does nothing.
+  static constexpr std::size_t prefetch_bytes = 4096;
 
   /// Adds the products of 4 weights of each column with 4 activations of each row.
   template <std::size_t R, std::size_t P>
   [[gnu::always_inline]] static inline void add_dots(__m512i (&dots)[R][P], const __m512i (&codes)[P],
-                                                     const RowPointers<std::int8_t, R>& a, std::size_t offset) {
+                                                     const QuantizedTile& a, std::size_t offset) {
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
       std::int32_t four;
-      std::memcpy(&four, a[r] + offset, 4);
+      std::memcpy(&four, a.codes(r) + offset, 4);
       __m512i values = _mm512_set1_epi32(four);
       if constexpr (P > 1) keep_in_register(values);
       LAZYLLM_UNROLL
@@ -123,25 +123,23 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
     if constexpr (ZeroPoint == 0) return _mm512_setzero_si512();
     __m512i start = _mm512_set1_epi32(Panel::parts == 1 ? block.minus_8_sums : block.minus_8_first_sums);
     if (part == 1) start = _mm512_sub_epi32(_mm512_set1_epi32(block.minus_8_sums), start);
-    if constexpr (zero_point_shift<Panel> > 0) start = _mm512_slli_epi32(start, zero_point_shift<Panel>);
+    if constexpr (zero_point_shift < Panel >> 0) start = _mm512_slli_epi32(start, zero_point_shift<Panel>);
     return start;
   }
 
   template <std::size_t R, std::size_t P>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panels, std::size_t panel_stride,
                   std::size_t blocks, const TileOutput& out) {
-    RowPointers<std::int8_t, R> a(x.codes(first_row), x.stride());
-    RowPointers<std::byte, R> info(reinterpret_cast<const std::byte*>(x.blocks(first_row)),
-                                   x.block_stride() * sizeof(QuantizedBlock));
+    QuantizedTile a = x.tile(first_row);
     alignas(64) float sums[R][P][panel_columns] = {};
-    for (std::size_t b = 0; b < blocks; ++b, a.advance(32), info.advance(sizeof(QuantizedBlock))) {
+    for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       const std::byte* codes = panels + b * Panel::code_bytes;
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
         __m512i dots[R][P];
         LAZYLLM_UNROLL
         for (std::size_t r = 0; r < R; ++r) {
-          const __m512i start = start_of_dots(block_at(info[r]), part);
+          const __m512i start = start_of_dots(a.block(r), part);
           LAZYLLM_UNROLL
           for (std::size_t p = 0; p < P; ++p) dots[r][p] = start;
         }
@@ -153,7 +151,7 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
           for (std::size_t p = 0; p < P; ++p) {
             const std::byte* block = codes + p * panel_stride;
             weights[p] = load_codes_avx512<Panel>(block, group);
-            if (R <= prefetch_rows && group < std::size_t{Bits}) {
+            if (group < std::size_t{Bits}) {
               _mm_prefetch(reinterpret_cast<const char*>(block) + group * 64 + prefetch_bytes, _MM_HINT_T0);
             }
           }
@@ -168,7 +166,7 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
           if constexpr (HasMinimum) minima = load_scales_avx512<Scales>(Panel::minima(panel, blocks), blocks, index);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
-            const QuantizedBlock& block = block_at(info[r]);
+            const QuantizedBlock& block = a.block(r);
             __m512 sum = _mm512_load_ps(sums[r][p]);
             if constexpr (HasMinimum) sum = _mm512_fmadd_ps(minima, _mm512_set1_ps(block.scaled_sum), sum);
             const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(block.scale));

@@ -27,11 +27,9 @@ struct TileKernel<Isa::avxvnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>
   template <std::size_t R, std::size_t>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
                   std::size_t blocks, const TileOutput& out) {
-    RowPointers<std::int8_t, R> a(x.codes(first_row), x.stride());
-    RowPointers<std::byte, R> info(reinterpret_cast<const std::byte*>(x.blocks(first_row)),
-                                   x.block_stride() * sizeof(QuantizedBlock));
+    QuantizedTile a = x.tile(first_row);
     alignas(32) float sums[R][2][8] = {};
-    for (std::size_t b = 0; b < blocks; ++b, a.advance(32), info.advance(sizeof(QuantizedBlock))) {
+    for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       const std::byte* codes = panel + b * Panel::code_bytes;
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
@@ -40,7 +38,7 @@ struct TileKernel<Isa::avxvnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>
         for (std::size_t r = 0; r < R; ++r) {
           LAZYLLM_UNROLL
           for (std::size_t half = 0; half < 2; ++half) {
-            dots[r][half] = start_of_dots_avx2<Panel>(*reinterpret_cast<const QuantizedBlock*>(info[r]), part);
+            dots[r][half] = start_of_dots_avx2<Panel>(a.block(r), part);
             keep_in_register(dots[r][half]);
           }
         }
@@ -50,7 +48,7 @@ struct TileKernel<Isa::avxvnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>
           const __m256i left = load_codes_avx2<Panel>(codes, group, 0), right = load_codes_avx2<Panel>(codes, group, 1);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
-            const __m256i four = broadcast_codes_avx2(a[r] + group * 4);
+            const __m256i four = broadcast_codes_avx2(a.codes(r) + group * 4);
             dots[r][0] = _mm256_dpbusd_avx_epi32(dots[r][0], left, four);
             dots[r][1] = _mm256_dpbusd_avx_epi32(dots[r][1], right, four);
             keep_in_register(dots[r][0]);  // in this order: g++ would hold more codes than registers
@@ -61,7 +59,7 @@ struct TileKernel<Isa::avxvnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>
         for (std::size_t half = 0; half < 2; ++half) {
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
-            const QuantizedBlock& block = *reinterpret_cast<const QuantizedBlock*>(info[r]);
+            const QuantizedBlock& block = a.block(r);
             const __m256 sum = scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots[r][half], panel, blocks,
                                                       b * Panel::parts + part, half, block);
             _mm256_store_ps(sums[r][half], sum);

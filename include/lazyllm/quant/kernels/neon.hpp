@@ -81,12 +81,9 @@ struct TileKernel<Isa::neon, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   template <std::size_t R, std::size_t>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
                   std::size_t blocks, const TileOutput& out) {
-    const std::int8_t* a = x.codes(first_row);
-    const std::size_t stride = x.stride();
-    const QuantizedBlock* info = x.blocks(first_row);
-    const std::size_t info_stride = x.block_stride();
+    QuantizedTile a = x.tile(first_row);
     alignas(64) float sums[R][panel_columns] = {};
-    for (std::size_t b = 0; b < blocks; ++b, a += 32, ++info) {
+    for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       const std::byte* codes = panel + b * Panel::code_bytes;
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
@@ -94,7 +91,7 @@ struct TileKernel<Isa::neon, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
         LAZYLLM_UNROLL
         for (std::size_t r = 0; r < R; ++r) {
           LAZYLLM_UNROLL
-          for (std::size_t q = 0; q < 4; ++q) dots[r][q] = start_of_dots(info[r * info_stride], part);
+          for (std::size_t q = 0; q < 4; ++q) dots[r][q] = start_of_dots(a.block(r), part);
         }
         LAZYLLM_UNROLL
         for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
@@ -105,7 +102,7 @@ struct TileKernel<Isa::neon, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
             std::int32_t four;
-            std::memcpy(&four, a + r * stride + group * 4, 4);
+            std::memcpy(&four, a.codes(r) + group * 4, 4);
             const int8x16_t values = vreinterpretq_s8_s32(vdupq_n_s32(four));
             LAZYLLM_UNROLL
             for (std::size_t q = 0; q < 4; ++q) dots[r][q] = vdotq_s32(dots[r][q], weights[q], values);
@@ -117,7 +114,7 @@ struct TileKernel<Isa::neon, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
           const float32x4_t scales = load_scales_neon<Scales>(Panel::scales(panel, blocks), blocks, index, q);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
-            const QuantizedBlock& block = info[r * info_stride];
+            const QuantizedBlock& block = a.block(r);
             float32x4_t sum = vld1q_f32(sums[r] + 4 * q);
             if constexpr (HasMinimum) {
               const float32x4_t minima = load_scales_neon<Scales>(Panel::minima(panel, blocks), blocks, index, q);

@@ -96,8 +96,8 @@ struct PortableAffineKernel {
           minima = load_scales<Scales, Build>(Panel::minima(panel, blocks), blocks, index);
         }
         for (std::size_t r = 0; r < R; ++r) {
-          const std::int8_t* a = x.codes(first_row + r) + b * 32;
-          const QuantizedBlock& info = x.blocks(first_row + r)[b];
+          const std::int8_t* a = x.codes(first_row + r, b);
+          const QuantizedBlock& info = x.block(first_row + r, b);
           std::array<std::int32_t, panel_columns> dots{};  // at most 32 * 128 * 127 in magnitude
           for (std::size_t k = part * Scales::step; k < (part + 1) * Scales::step; ++k) {
             const std::int32_t value = a[k];

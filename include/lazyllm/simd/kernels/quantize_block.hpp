@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace lazyllm::inline v0 {
 
@@ -30,6 +31,19 @@ namespace lazyllm::inline v0::detail {
 /// Blocks whose largest magnitude lies below this (2^-119) count as zeros: 127 / m stays finite.
 inline constexpr float smallest_quantized_magnitude = 0x1p-119f;
 
+/// Where a row goes: its codes and QuantizedBlocks, block_bytes apart from block to block.
+struct QuantizedTarget {
+  std::byte* codes;
+  std::byte* blocks;
+  std::size_t block_bytes;
+  [[nodiscard]] std::int8_t* codes_at(std::size_t block) const {
+    return reinterpret_cast<std::int8_t*>(codes + block * block_bytes);
+  }
+  void store(std::size_t block, const QuantizedBlock& value) const {
+    std::memcpy(blocks + block * block_bytes, &value, sizeof value);
+  }
+};
+
 /// From the sums of the first and of the last 16 codes.
 inline QuantizedBlock quantized_block(float scale, std::int32_t first, std::int32_t last) {
   return {scale, scale * static_cast<float>(first + last), -8 * first, -8 * (first + last)};
@@ -41,9 +55,10 @@ inline QuantizedBlock quantized_block(float scale, std::int32_t both) {
   return quantized_block(scale, first, (both - first) >> 16);
 }
 
-inline void quantize_row(IsaTag<Isa::portable>, const float* x, std::int8_t* codes, QuantizedBlock* blocks,
+inline void quantize_row(IsaTag<Isa::portable>, const float* x, const QuantizedTarget& target,
                          std::size_t block_count) {
-  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size, codes += quantized_block_size) {
+  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size) {
+    std::int8_t* const codes = target.codes_at(b);
     float largest = 0.0f;
     for (std::size_t i = 0; i < quantized_block_size; ++i) largest = std::max(largest, std::abs(x[i]));
     const bool zero = !(largest >= smallest_quantized_magnitude);
@@ -53,7 +68,7 @@ inline void quantize_row(IsaTag<Isa::portable>, const float* x, std::int8_t* cod
       codes[i] = static_cast<std::int8_t>(std::lrint(x[i] * inverse));
       sums[i / 16] += codes[i];
     }
-    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, sums[0], sums[1]);
+    target.store(b, quantized_block(zero ? 0.0f : largest / 127.0f, sums[0], sums[1]));
   }
 }
 
@@ -64,11 +79,11 @@ inline void quantize_row(IsaTag<Isa::portable>, const float* x, std::int8_t* cod
 LAZYLLM_TARGET_AVX2_BEGIN
 namespace lazyllm::inline v0::detail {
 
-inline void quantize_row(IsaTag<Isa::avx2>, const float* x, std::int8_t* codes, QuantizedBlock* blocks,
-                         std::size_t block_count) {
+inline void quantize_row(IsaTag<Isa::avx2>, const float* x, const QuantizedTarget& target, std::size_t block_count) {
   const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size, codes += quantized_block_size) {
+  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size) {
+    std::int8_t* const codes = target.codes_at(b);
     const __m256 x0 = _mm256_loadu_ps(x), x1 = _mm256_loadu_ps(x + 8);
     const __m256 x2 = _mm256_loadu_ps(x + 16), x3 = _mm256_loadu_ps(x + 24);
     const __m256 m = _mm256_max_ps(_mm256_max_ps(_mm256_and_ps(x0, magnitude), _mm256_and_ps(x1, magnitude)),
@@ -91,7 +106,7 @@ inline void quantize_row(IsaTag<Isa::avx2>, const float* x, std::int8_t* codes, 
     __m128i s = _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
     s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 1));
-    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, _mm_cvtsi128_si32(s));
+    target.store(b, quantized_block(zero ? 0.0f : largest / 127.0f, _mm_cvtsi128_si32(s)));
   }
 }
 
@@ -101,9 +116,10 @@ LAZYLLM_TARGET_END
 LAZYLLM_TARGET_AVX512VNNI_BEGIN
 namespace lazyllm::inline v0::detail {
 
-inline void quantize_row(IsaTag<Isa::avx512vnni>, const float* x, std::int8_t* codes, QuantizedBlock* blocks,
+inline void quantize_row(IsaTag<Isa::avx512vnni>, const float* x, const QuantizedTarget& target,
                          std::size_t block_count) {
-  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size, codes += quantized_block_size) {
+  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size) {
+    std::int8_t* const codes = target.codes_at(b);
     const __m512 x0 = _mm512_loadu_ps(x), x1 = _mm512_loadu_ps(x + 16);
     const float largest = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_abs_ps(x0), _mm512_abs_ps(x1)));
     const bool zero = !(largest >= smallest_quantized_magnitude);
@@ -113,7 +129,7 @@ inline void quantize_row(IsaTag<Isa::avx512vnni>, const float* x, std::int8_t* c
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes), _mm512_cvtsepi32_epi8(c0));
     _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + 16), _mm512_cvtsepi32_epi8(c1));
     const std::int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(c0, _mm512_slli_epi32(c1, 16)));
-    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, sum);
+    target.store(b, quantized_block(zero ? 0.0f : largest / 127.0f, sum));
   }
 }
 
@@ -124,10 +140,10 @@ LAZYLLM_TARGET_END
 
 namespace lazyllm::inline v0::detail {
 
-inline void quantize_row(IsaTag<Isa::neon>, const float* x, std::int8_t* codes, QuantizedBlock* blocks,
-                         std::size_t block_count) {
+inline void quantize_row(IsaTag<Isa::neon>, const float* x, const QuantizedTarget& target, std::size_t block_count) {
   constexpr std::size_t vectors = quantized_block_size / 4;
-  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size, codes += quantized_block_size) {
+  for (std::size_t b = 0; b < block_count; ++b, x += quantized_block_size) {
+    std::int8_t* const codes = target.codes_at(b);
     float32x4_t magnitudes = vabsq_f32(vld1q_f32(x));
     LAZYLLM_UNROLL
     for (std::size_t i = 1; i < vectors; ++i) magnitudes = vmaxq_f32(magnitudes, vabsq_f32(vld1q_f32(x + 4 * i)));
@@ -143,7 +159,7 @@ inline void quantize_row(IsaTag<Isa::neon>, const float* x, std::int8_t* codes, 
       vst1_s8(codes + 4 * i, vmovn_s16(eight));
       sums[i / 4] = vaddq_s16(sums[i / 4], eight);
     }
-    blocks[b] = quantized_block(zero ? 0.0f : largest / 127.0f, vaddlvq_s16(sums[0]), vaddlvq_s16(sums[1]));
+    target.store(b, quantized_block(zero ? 0.0f : largest / 127.0f, vaddlvq_s16(sums[0]), vaddlvq_s16(sums[1])));
   }
 }
 
