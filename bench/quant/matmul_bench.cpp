@@ -1,6 +1,7 @@
 // matmul/<format>/<in_features>x<out_features>/rows:<rows> on all CPUs, with the ISA of the process (LAZYLLM_ISA).
-// One to eight rows read weights that no cache holds: copies of more than 1 GB take turns. eigen/...: Eigen's float
-// product of the same shape, on one thread and with the build's flags.
+// Few rows read weights that no cache holds: copies of more than 1 GB take turns. of_kernel_bound: the share of what
+// the kernel's own instructions allow (support/kernel_bound.hpp). eigen/...: Eigen's float product of the same shape,
+// on one thread and with the build's flags.
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/quant/bf16.hpp>
@@ -15,11 +16,13 @@
 #include <lazyllm/quant/q6_k.hpp>
 #include <lazyllm/quant/q8_0.hpp>
 
+#include "support/kernel_bound.hpp"
 #include "support/machine_peak.hpp"
 
 #define EIGEN_DONT_PARALLELIZE
 #define EIGEN_MPL2_ONLY
 #include <benchmark/benchmark.h>
+#include <unistd.h>
 
 #include <Eigen/Core>
 #include <algorithm>
@@ -37,20 +40,44 @@ using namespace lazyllm;
 struct Shape {
   std::size_t in_features, out_features;
 };
-// SmolLM2-135M: q and o, k and v, gate and up, down. Llama 1B: q and o, gate and up. Llama 8B: q and o.
-constexpr std::array<Shape, 7> shapes{
-    {{576, 576}, {576, 192}, {576, 1536}, {1536, 576}, {2048, 2048}, {2048, 8192}, {4096, 4096}}};
-constexpr std::size_t cold_bytes = std::size_t{1} << 30;
-constexpr std::size_t most_cold_rows = 8;
+// q and o, k and v, gate and up, down of SmolLM2-135M, of Llama 1B and of Llama 8B.
+constexpr std::array<Shape, 12> shapes{{{576, 576},
+                                        {576, 192},
+                                        {576, 1536},
+                                        {1536, 576},
+                                        {2048, 2048},
+                                        {2048, 512},
+                                        {2048, 8192},
+                                        {8192, 2048},
+                                        {4096, 4096},
+                                        {4096, 1024},
+                                        {4096, 14336},
+                                        {14336, 4096}}};
+constexpr std::size_t most_cold_rows = 16;
+
+/// More than 1 GB, and more than twice the last cache.
+std::size_t cold_bytes() {
+  const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+  return std::max(std::size_t{1} << 30, cache > 0 ? 2 * static_cast<std::size_t>(cache) : 0);
+}
 
 ThreadPool& pool() {
   static ThreadPool threads(cpu_count());
   return threads;
 }
 
-const bench::MachinePeak& peak() {
-  static const bench::MachinePeak measured = bench::measure_machine_peak(active_isa(), pool());
-  return measured;
+// Measured when a benchmark first needs them.
+double compute_peak(bool integers) {
+  if (integers) {
+    static const double dots = bench::measure_dot_peak(active_isa(), pool());
+    return dots;
+  }
+  static const double floats = bench::measure_float_peak(active_isa(), pool());
+  return floats;
+}
+double read_peak() {
+  static const double gigabytes_per_s = bench::measure_read_bandwidth(active_isa(), pool());
+  return gigabytes_per_s;
 }
 
 std::vector<float> random_floats(std::size_t count) {
@@ -65,27 +92,41 @@ std::string shape_name(Shape shape) {
   return std::to_string(shape.in_features) + "x" + std::to_string(shape.out_features);
 }
 
-void report(benchmark::State& state, double macs, double weight_bytes, bool integers) {
+/// `bound`: share of the compute peak that is possible, 0 where it is not known. `cold`: the weights came from memory.
+void report(benchmark::State& state, double macs, double weight_bytes, bool integers, double bound, bool cold) {
   const double gmacs = macs * 1e-9, gigabytes = weight_bytes * 1e-9;
   const auto rate = [](double per_pass) {
     return benchmark::Counter(per_pass, benchmark::Counter::kIsIterationInvariantRate);
   };
-  const double most = integers ? peak().dot_gmacs : peak().float_gmacs;
+  const double most = compute_peak(integers);
   state.counters["GMAC/s"] = rate(gmacs);
   state.counters["GB/s"] = rate(gigabytes);
   if (most > 0) state.counters["of_compute_peak"] = rate(gmacs / most);
-  state.counters["of_read_peak"] = rate(gigabytes / peak().read_gb_per_s);
+  if (most > 0 && bound > 0) state.counters["of_kernel_bound"] = rate(gmacs / (most * bound));
+  if (cold) state.counters["of_read_peak"] = rate(gigabytes / read_peak());
   state.SetLabel(std::string(name(active_isa())));
+}
+
+/// Random blocks; beyond the first rows they repeat, as the time does not depend on them and quantising takes long.
+template <class F>
+std::vector<typename F::Block> random_blocks(Shape shape) {
+  const std::size_t distinct_rows = std::min<std::size_t>(shape.out_features, 64);
+  std::vector<typename F::Block> blocks(distinct_rows * shape.in_features / F::block_size);
+  F::quantize(random_floats(distinct_rows * shape.in_features), blocks);
+  const std::size_t count = shape.out_features * shape.in_features / F::block_size, distinct = blocks.size();
+  blocks.resize(count);
+  for (std::size_t i = distinct; i < count; ++i) blocks[i] = blocks[i - distinct];
+  return blocks;
 }
 
 template <class F>
 void run_matmul(benchmark::State& state, Shape shape) {
   const auto rows = static_cast<std::size_t>(state.range(0));
   const auto [in_features, out_features] = shape;
-  std::vector<typename F::Block> stored(in_features * out_features / F::block_size);
-  F::quantize(random_floats(in_features * out_features), stored);
+  const std::vector<typename F::Block> stored = random_blocks<F>(shape);
   const auto bytes = std::as_bytes(std::span(stored));
-  const std::size_t copies = rows <= most_cold_rows ? cold_bytes / bytes.size() + 1 : 1;
+  const bool cold = rows <= most_cold_rows;
+  const std::size_t copies = cold ? cold_bytes() / bytes.size() + 1 : 1;
   std::vector<PackedMatrix<F>> weights;
   for (std::size_t i = 0; i < copies; ++i) {
     weights.push_back(PackedMatrix<F>::pack(bytes, out_features, in_features, pool()));
@@ -101,7 +142,7 @@ void run_matmul(benchmark::State& state, Shape shape) {
     benchmark::ClobberMemory();
   }
   report(state, static_cast<double>(rows * in_features * out_features), static_cast<double>(weights[0].size_bytes()),
-         F::Panel::reads_codes);
+         F::Panel::reads_codes, bench::kernel_bound<typename F::Panel>(active_isa(), rows), cold);
 }
 
 void run_eigen(benchmark::State& state, Shape shape) {
@@ -117,12 +158,12 @@ void run_eigen(benchmark::State& state, Shape shape) {
     benchmark::ClobberMemory();
   }
   const auto macs = static_cast<double>(rows * in_features * out_features);
-  report(state, macs, static_cast<double>(w.size()) * sizeof(float), false);
+  report(state, macs, static_cast<double>(w.size()) * sizeof(float), false, 0, false);
 }
 
 void set_rows(benchmark::internal::Benchmark* benchmark) {
   benchmark->ArgName("rows")->MinTime(0.1)->UseRealTime();
-  for (const int rows : {1, 2, 4, 8, 16, 64, 256, 512}) benchmark->Arg(rows);
+  for (const int rows : {1, 2, 4, 8, 12, 16, 64, 512}) benchmark->Arg(rows);
 }
 
 template <class F>
@@ -155,7 +196,7 @@ void register_format() {
         ->MinTime(0.1)
         ->UseRealTime()
         ->Arg(1)
-        ->Arg(256);
+        ->Arg(512);
   }
   return true;
 }();
