@@ -58,7 +58,11 @@ void add_common_options(CLI::App& command, Command& options, std::string& prune)
   command.add_option("-m,--model", options.model, "GGUF file")->required()->type_name("MODEL");
   command.add_option("-t,--threads", options.threads, "default: the CPUs that this process may use")
       ->check(whole_number(1, 1024));
-  command.add_option("--prune", prune, "none, auto, or LAYER:KEEP[,...] with KEEP = 0.25, 512 or p30")
+  command
+      .add_option(
+          "--prune", prune,
+          "none, auto, or LAYER:KEEP[/SCORE][,...]: KEEP 0.25, 512, p30 or m0.9; SCORE mean or max, then ^48 (rows), "
+          "~15 (neighbours); first4 and last32 protect tokens")
       ->capture_default_str()
       ->type_name("SPEC");
 }
