@@ -1,7 +1,5 @@
 // Where a row [head_dim] of K or V lies in one layer's storage: a layout is a type without sizes, built from run-time
-// sizes. | layout     | order                     | when to use                                                   | |
-// TokenMajor | [slot, kv_head, head_dim] | the default: memory grows with the tokens that were computed  | | HeadMajor
-// | [kv_head, slot, head_dim] | one head's rows are contiguous; touches a page per head early |
+// sizes. Both touch memory only as tokens are computed, HeadMajor a page per head early.
 #pragma once
 
 #include <concepts>
@@ -25,6 +23,7 @@ concept CacheLayout = std::constructible_from<L, CacheShape> && requires(const L
   { l.required_size() } -> std::same_as<std::size_t>;
 };
 
+/// [slot, kv_head, head_dim]: the default.
 class TokenMajor {
  public:
   explicit constexpr TokenMajor(CacheShape shape) : shape_(shape) {}
@@ -38,6 +37,7 @@ class TokenMajor {
 };
 static_assert(CacheLayout<TokenMajor>);
 
+/// [kv_head, slot, head_dim]: one head's rows are contiguous. Attention, which prefetches rows, is as fast with either.
 class HeadMajor {
  public:
   explicit constexpr HeadMajor(CacheShape shape) : shape_(shape) {}

@@ -105,6 +105,7 @@ class AttentionJob {
   }
 
  private:
+  using Element = ElementOf<KV>;
   static constexpr bool takes_pairs = std::derived_from<V, Bfloat16Floats>;
   static constexpr std::size_t serial_macs = 1000000;  // about 10 us: less than that is not worth another thread
 
@@ -230,38 +231,60 @@ class AttentionJob {
                 : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
       }
     }
-    const std::size_t end = std::min(first + segment_keys, b.limit);
     constexpr std::size_t packing = takes_pairs ? 2 : 1;  // numbers in the place of a float
-    for (std::size_t tile = 0; first + tile < end; tile += key_tile) {
-      load_tile(kv_head, first + tile, std::min(key_tile, end - first - tile),
-                workspace.keys.data() + tile * shape_.head_dim / packing,
-                workspace.values.data() + tile * blocking_.padded_dim / packing);
+    for (std::size_t tile = 0; tile < segment_keys && first + tile < b.limit; tile += key_tile) {
+      float* const values = workspace.values.data() + tile * blocking_.padded_dim / packing;
+      load_keys(kv_head, first + tile, b.limit, values, workspace.keys.data() + tile * shape_.head_dim / packing);
+      load_values(kv_head, first + tile, b.limit, values);
     }
     [[maybe_unused]] const AttentionSetup<V> setup(segment.rows);
     attend(V{}, segment);
   }
 
-  /// A tile of keys, transposed, and its values; behind the last of `count` keys it is repeated.
-  void load_tile(std::size_t kv_head, std::size_t first, std::size_t count, float* keys, float* values) const {
-    const auto token = [&](std::size_t k) { return keys_[first + std::min(k, count - 1)]; };
-    const float* key_rows[key_tile];
-    if constexpr (takes_pairs) {
-      const float* value_rows[key_tile];
-      for (std::size_t k = 0; k < key_tile; ++k) {
-        key_rows[k] = reinterpret_cast<const float*>(kv_.key(kv_head, token(k)));
-        value_rows[k] = reinterpret_cast<const float*>(kv_.value(kv_head, token(k)));
+  // A tile begins at key `first`; from key `limit` on the last one before it stands in. While a tile is loaded, the
+  // next one is on its way from memory: no prefetcher of the hardware foresees rows of one head out of many.
+  [[nodiscard]] const Element* key_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
+    prefetch_row(kv_.key(kv_head, keys_[std::min(k + key_tile, limit - 1)]), shape_.head_dim);
+    return kv_.key(kv_head, keys_[std::min(k, limit - 1)]);
+  }
+  [[nodiscard]] const Element* value_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
+    prefetch_row(kv_.value(kv_head, keys_[std::min(k + key_tile, limit - 1)]), shape_.head_dim);
+    return kv_.value(kv_head, keys_[std::min(k, limit - 1)]);
+  }
+
+  /// to [head_dim, key_tile] floats, or [head_dim / 2, key_tile] pairs. storage: of width rows, to widen bfloat16 in.
+  void load_keys(std::size_t kv_head, std::size_t first, std::size_t limit, [[maybe_unused]] float* storage,
+                 float* to) const {
+    const float* rows[V::width];
+    for (std::size_t k = 0; k < key_tile; k += V::width) {
+      if constexpr (takes_pairs) {
+        for (std::size_t j = 0; j < V::width; ++j) {
+          rows[j] = reinterpret_cast<const float*>(key_row(kv_head, first + k + j, limit));
+        }
+        transpose_keys(V{}, rows, shape_.head_dim / 2, to + k);
+      } else {
+        for (std::size_t j = 0; j < V::width; ++j) {
+          rows[j] = float_row(V{}, key_row(kv_head, first + k + j, limit), shape_.head_dim,
+                              storage + j * blocking_.padded_dim);
+        }
+        transpose_keys(V{}, rows, shape_.head_dim, to + k);
       }
-      load_pairs(V{}, key_rows, value_rows, shape_.head_dim, blocking_.padded_dim, keys, values);
+    }
+  }
+
+  /// to [key_tile, padded_dim] floats, or [key_tile / 2, padded_dim] pairs.
+  void load_values(std::size_t kv_head, std::size_t first, std::size_t limit, float* to) const {
+    if constexpr (takes_pairs) {
+      for (std::size_t k = 0; k < key_tile; k += 2) {
+        pair_values(V{}, value_row(kv_head, first + k, limit), value_row(kv_head, first + k + 1, limit),
+                    shape_.head_dim, to + k / 2 * blocking_.padded_dim);
+      }
     } else {
       for (std::size_t k = 0; k < key_tile; ++k) {
-        key_rows[k] = float_row(V{}, kv_.key(kv_head, token(k)), shape_.head_dim, values + k * blocking_.padded_dim);
-      }
-      transpose_keys(V{}, key_rows, shape_.head_dim, keys);
-      for (std::size_t k = 0; k < key_tile; ++k) {
-        float* const to = values + k * blocking_.padded_dim;
-        const float* const from = float_row(V{}, kv_.value(kv_head, token(k)), shape_.head_dim, to);
-        if (from != to) std::copy_n(from, shape_.head_dim, to);
-        std::fill_n(to + shape_.head_dim, blocking_.padded_dim - shape_.head_dim, 0.0f);
+        float* const row = to + k * blocking_.padded_dim;
+        const float* const from = float_row(V{}, value_row(kv_head, first + k, limit), shape_.head_dim, row);
+        if (from != row) std::copy_n(from, shape_.head_dim, row);
+        std::fill_n(row + shape_.head_dim, blocking_.padded_dim - shape_.head_dim, 0.0f);
       }
     }
   }

@@ -43,6 +43,12 @@ struct AttentionSegment {
 /// Keys of the tiles that hold `count` keys.
 constexpr std::size_t whole_tiles(std::size_t count) { return (count + key_tile - 1) / key_tile * key_tile; }
 
+/// Asks for a row of a cache that will be read soon.
+template <class Element>
+void prefetch_row(const Element* row, std::size_t n) {
+  for (std::size_t i = 0; i < n; i += 64 / sizeof(Element)) __builtin_prefetch(row + i, 0, 2);
+}
+
 /// What kernels on `V` need while a thread runs them over query rows.
 template <class V>
 struct AttentionSetup {

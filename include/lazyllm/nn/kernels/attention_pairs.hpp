@@ -7,7 +7,9 @@
 #include <lazyllm/nn/kernels/attention.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #if defined(__x86_64__)
@@ -40,19 +42,20 @@ inline void pair_weights(std::size_t rows, std::size_t n, const float* weights, 
   }
 }
 
-/// One tile: key_pairs [head_dim / 2, key_tile], dimensions 2 i and 2 i + 1 of each key; value_pairs [key_tile / 2,
-/// padded_dim], each dimension of keys 2 j and 2 j + 1. Rows are bfloat16 [head_dim], head_dim a multiple of 32.
-inline void load_pairs(Bfloat16Floats, const float* const* keys, const float* const* values, std::size_t head_dim,
-                       std::size_t padded_dim, float* key_pairs, float* value_pairs) {
-  transpose_keys(Avx512Floats{}, keys, head_dim / 2, key_pairs);
-  for (std::size_t j = 0; j < key_tile / 2; ++j) {
-    const auto* even = reinterpret_cast<const __m256i_u*>(values[2 * j]);
-    const auto* odd = reinterpret_cast<const __m256i_u*>(values[2 * j + 1]);
-    for (std::size_t i = 0; i < head_dim / 16; ++i) {
-      const __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256(even + i));
-      const __m512i high = _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(odd + i)), 16);
-      _mm512_storeu_si512(value_pairs + j * padded_dim + i * 16, _mm512_or_si512(low, high));
-    }
+/// pairs [head_dim]: each dimension of two keys' values, bfloat16 [head_dim], head_dim a multiple of 32.
+inline void pair_values(Bfloat16Floats, const BFloat16* even, const BFloat16* odd, std::size_t head_dim, float* pairs) {
+  alignas(64) static constexpr auto order = [] {
+    std::array<std::uint16_t, 64> words{};
+    for (std::size_t i = 0; i < 64; ++i) words[i] = static_cast<std::uint16_t>(i / 2 + i % 2 * 32);
+    return words;
+  }();
+  const __m512i low_order = _mm512_load_si512(order.data());
+  const __m512i high_order = _mm512_load_si512(order.data() + 32);
+  for (std::size_t i = 0; i < head_dim; i += 32) {
+    const __m512i a = _mm512_loadu_si512(even + i);
+    const __m512i b = _mm512_loadu_si512(odd + i);
+    _mm512_storeu_si512(pairs + i, _mm512_permutex2var_epi16(a, low_order, b));
+    _mm512_storeu_si512(pairs + i + 16, _mm512_permutex2var_epi16(a, high_order, b));
   }
 }
 
