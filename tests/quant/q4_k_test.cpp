@@ -19,6 +19,10 @@ TEST_CASE("Q4_K stays within its grid's step of every sub-block's values") {
   }
 }
 
+TEST_CASE("Q4_K spreads its errors over a step at most") {
+  test::check_mean_square_error<Q4_K>([](std::span<const float> block) { return test::affine_steps(block, 15); });
+}
+
 TEST_CASE("Q4_K is closer to the values than Q4_0") {
   CHECK(test::root_mean_square_error<Q4_K>() < 0.95 * test::root_mean_square_error<Q4_0>());
 }

@@ -19,6 +19,10 @@ TEST_CASE("Q5_K stays within its grid's step of every sub-block's values") {
   }
 }
 
+TEST_CASE("Q5_K spreads its errors over a step at most") {
+  test::check_mean_square_error<Q5_K>([](std::span<const float> block) { return test::affine_steps(block, 31); });
+}
+
 TEST_CASE("Q5_K is closer to the values than Q4_K") {
   CHECK(test::root_mean_square_error<Q5_K>() < 0.95 * test::root_mean_square_error<Q4_K>());
 }
