@@ -1,5 +1,5 @@
 // What this machine can do at most, measured in the run that reports shares of it: dots of codes, float FMA, memory
-// read. Each number is the best of several short runs on all threads of the executor.
+// read. Products: the best of several short runs on all threads of the executor.
 #pragma once
 
 #include <lazyllm/core/aligned_buffer.hpp>
@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <vector>
 
 namespace lazyllm::bench {
 
@@ -216,17 +217,23 @@ LAZYLLM_TARGET_END
 
 namespace lazyllm::bench {
 
-/// The best rate of `work`, which returns how much it did, in 1e9 a second.
+/// The rates of `work`, which returns how much it did, in 1e9 a second, ascending.
 template <class Work>
-double best_rate(std::size_t repeats, Work&& work) {
+std::vector<double> sorted_rates(std::size_t repeats, Work&& work) {
   using Clock = std::chrono::steady_clock;
-  double best = 0;
-  for (std::size_t i = 0; i < repeats; ++i) {
+  std::vector<double> rates(repeats);
+  for (double& rate : rates) {
     const auto start = Clock::now();
     const double done = work();
-    best = std::max(best, done / std::chrono::duration<double>(Clock::now() - start).count() * 1e-9);
+    rate = done / std::chrono::duration<double>(Clock::now() - start).count() * 1e-9;
   }
-  return best;
+  std::sort(rates.begin(), rates.end());
+  return rates;
+}
+
+template <class Work>
+double best_rate(std::size_t repeats, Work&& work) {
+  return sorted_rates(repeats, work).back();
 }
 
 /// Runs `share(index)` on all threads, several times more often than there are threads, and sums what they return.
@@ -254,7 +261,8 @@ template <Executor E>
   return measure_float_peak(active_isa(), executor);
 }
 
-/// GB/s of reading memory: the best of several patterns, with the widest loads that `isa` has. Takes 0.5 GB per thread
+/// GB/s of reading memory: the median of the best of several patterns (a machine that others share has moments of far
+/// more bandwidth), with the widest loads that `isa` has. Takes 0.5 GB per thread
 /// while it lasts: more than caches hold.
 template <Executor E>
 [[nodiscard]] double measure_read_bandwidth(Isa isa, E& executor) {
@@ -266,12 +274,13 @@ template <Executor E>
   });
   return dispatch_float(isa, [&](auto tag) {
     const auto rate = [&]<std::size_t Streams>(std::integral_constant<std::size_t, Streams>, std::size_t prefetch) {
-      return best_rate(3, [&] {
+      const std::vector<double> rates = sorted_rates(5, [&] {
         return on_all_threads(executor, [&](std::size_t part) {
           read_memory<Streams>(tag, memory.data() + part * part_bytes, part_bytes, prefetch);
           return static_cast<double>(part_bytes);
         });
       });
+      return rates[rates.size() / 2];
     };
     double best = 0;
     for (const std::size_t prefetch : {std::size_t{0}, std::size_t{1024}, std::size_t{4096}}) {
