@@ -182,12 +182,12 @@ void multiply_tile(const Operand& x, std::size_t first, std::size_t count, const
   const std::size_t columns = std::min(panels * panel_columns, out.cols() - column);
   const Rows target = out.middle_rows(first, count).middle_cols(column, columns);
   if constexpr (std::same_as<P, Store> || std::same_as<P, AddTo>) {
-    const TileOutput output{target.data(), out.stride(), columns, std::same_as<P, AddTo>};
+    const TileOutput output{target.data(), out.stride(), columns, count, std::same_as<P, AddTo>};
     run(x, first, w.panel(p), w.panel_bytes(), w.block_count(), output);
   } else {
     constexpr std::size_t stride = Kernel::max_panels * panel_columns;
     alignas(64) std::array<float, Kernel::max_rows * stride> sums;
-    run(x, first, w.panel(p), w.panel_bytes(), w.block_count(), TileOutput{sums.data(), stride, columns, false});
+    run(x, first, w.panel(p), w.panel_bytes(), w.block_count(), TileOutput{sums.data(), stride, columns, count, false});
     epilogue(first, column, ConstRows(sums.data(), count, columns, stride), target);
   }
 }

@@ -12,6 +12,7 @@
 #include <lazyllm/simd/kernels/quantize_block.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -52,7 +53,8 @@ class QuantizedRows {
     LAZYLLM_EXPECTS(cols % block_size == 0);
     rows_ = rows;
     cols_ = cols;
-    stored_rows_ = std::min(rows, group_rows);  // few rows lie as close together as many
+    // Few rows lie as close together as many. A kernel may read up to a power of two of rows: undefined, but there.
+    stored_rows_ = std::min(std::bit_ceil(rows), group_rows);
     const std::size_t groups = (rows + group_rows - 1) / group_rows;
     bytes_.resize_discard(groups * block_count() * block_bytes());
   }

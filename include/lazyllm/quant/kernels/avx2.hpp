@@ -42,6 +42,7 @@ namespace lazyllm::inline v0::detail {
 
 /// Writes one row of a tile, columns 0..7 and 8..15.
 inline void write_row_avx2(__m256 left, __m256 right, std::size_t row, const TileOutput& out) {
+  if (row >= out.rows) return;
   float* target = out.data + row * out.stride;
   if (out.columns == panel_columns) {
     if (out.add) {

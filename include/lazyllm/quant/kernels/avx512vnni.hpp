@@ -80,6 +80,7 @@ template <class Vector>
 
 /// Writes the sums of one row and panel; the last panel's missing columns are masked.
 inline void write_row_avx512(__m512 sum, std::size_t row, std::size_t panel, const TileOutput& out) {
+  if (row >= out.rows) return;
   const std::size_t columns = out.columns - panel * panel_columns;
   const auto mask = static_cast<__mmask16>(columns >= panel_columns ? 0xffffu : (1u << columns) - 1u);
   float* target = out.data + row * out.stride + panel * panel_columns;

@@ -25,6 +25,7 @@ namespace lazyllm::inline v0::detail {
 
 /// Writes one row of a tile.
 inline void write_row_neon(const float* sums, std::size_t row, const TileOutput& out) {
+  if (row >= out.rows) return;
   float* target = out.data + row * out.stride;
   for (std::size_t c = 0; c < out.columns; ++c) target[c] = out.add ? target[c] + sums[c] : sums[c];
 }

@@ -39,6 +39,7 @@ using PanelRow = std::array<float, panel_columns>;
 
 template <class Build>
 inline void write_panel_row(const PanelRow& sums, std::size_t row, const TileOutput& out) {
+  if (row >= out.rows) return;
   float* target = out.data + row * out.stride;
   for (std::size_t c = 0; c < out.columns; ++c) target[c] = out.add ? target[c] + sums[c] : sums[c];
 }

@@ -11,6 +11,7 @@
 #include <lazyllm/simd/quantized_rows.hpp>
 #include <lazyllm/simd/target_region.hpp>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstddef>
@@ -25,12 +26,14 @@ struct TileOutput {
   float* data = nullptr;
   std::size_t stride = 0;
   std::size_t columns = panel_columns;
-  bool add = false;  // add to what is there instead of replacing it
+  std::size_t rows = 0;  // the first of the tile's rows, at most; others that a kernel computes go nowhere
+  bool add = false;      // add to what is there instead of replacing it
 };
 
 /// Specialised per ISA and panel shape:
 ///   static constexpr std::size_t max_rows, max_panels;
 ///   template <std::size_t R, std::size_t P>   // R <= max_rows rows, P <= max_panels panels, panel_stride bytes apart
+///                                             // (codes: only R of tile_rows)
 ///   static void run(const Operand& x, std::size_t first_row, const std::byte* panels, std::size_t panel_stride,
 ///                   std::size_t blocks, const TileOutput& out);
 template <Isa I, class Panel>
@@ -60,15 +63,31 @@ template <class Operand>
 using TileFunction = void (*)(const Operand&, std::size_t, const std::byte*, std::size_t, std::size_t,
                               const TileOutput&);
 
+/// Rows that a kernel of codes computes for `rows` of them: a power of two or max_rows, so that few kernels are
+/// compiled.
+[[nodiscard]] constexpr std::size_t tile_rows(std::size_t rows, std::size_t max_rows) {
+  return std::min(std::bit_ceil(rows), max_rows);
+}
+
 /// The kernel for `rows` rows and `panels` panels.
 template <class Kernel, class Operand>
 [[nodiscard]] TileFunction<Operand> tile_function(std::size_t rows, std::size_t panels) {
-  static constexpr auto table = []<std::size_t... I>(std::index_sequence<I...>) {
-    return std::array<TileFunction<Operand>, sizeof...(I)>{
-        &Kernel::template run<I / Kernel::max_panels + 1, I % Kernel::max_panels + 1>...};
+  constexpr std::size_t max_rows = Kernel::max_rows, max_panels = Kernel::max_panels;
+  if constexpr (std::is_same_v<Operand, QuantizedRows>) {
+    static constexpr auto table = []<std::size_t... I>(std::index_sequence<I...>) {
+      return std::array<TileFunction<Operand>, sizeof...(I)>{
+          &Kernel::template run<tile_rows(std::size_t{1} << I / max_panels, max_rows), I % max_panels + 1>...};
+    }
+    (std::make_index_sequence<(std::bit_width(max_rows - 1) + 1) * max_panels>{});
+    return table[static_cast<std::size_t>(std::bit_width(rows - 1)) * max_panels + panels - 1];
+  } else {
+    static constexpr auto table = []<std::size_t... I>(std::index_sequence<I...>) {
+      return std::array<TileFunction<Operand>, sizeof...(I)>{
+          &Kernel::template run<I / max_panels + 1, I % max_panels + 1>...};
+    }
+    (std::make_index_sequence<max_rows * max_panels>{});
+    return table[(rows - 1) * max_panels + panels - 1];
   }
-  (std::make_index_sequence<Kernel::max_rows * Kernel::max_panels>{});
-  return table[(rows - 1) * Kernel::max_panels + panels - 1];
 }
 
 /// Pointers into R rows that advance together, one kept for each three rows: row r is base + (0, 1 or 2) * stride, an
