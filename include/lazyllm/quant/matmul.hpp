@@ -137,11 +137,29 @@ struct MatmulGrid {
   }
 };
 
+/// An epilogue, its type erased, so that kernels are compiled once for all.
+struct AnyEpilogue {
+  const void* object = nullptr;
+  void (*call)(const void* object, std::size_t row, std::size_t column, ConstRows sums, Rows out) = nullptr;
+  bool stores = false, adds = false;  // a kernel does Store and AddTo itself
+
+  AnyEpilogue() = default;
+  /// Refers to `epilogue`.
+  template <MatmulEpilogue P>
+  explicit AnyEpilogue(const P& epilogue)
+      : object(&epilogue),
+        call([](const void* p, std::size_t row, std::size_t column, ConstRows sums, Rows out) {
+          (*static_cast<const P*>(p))(row, column, sums, out);
+        }),
+        stores(std::same_as<P, Store>),
+        adds(std::same_as<P, AddTo>) {}
+};
+
 /// One product, its types erased, so that products of several formats share one pass over the threads.
 struct MatmulJob {
   const void* x = nullptr;
   const void* weight = nullptr;
-  const void* epilogue = nullptr;
+  AnyEpilogue epilogue;
   Rows out;
   MatmulGrid grid;
   std::size_t weight_bytes = 0;
@@ -174,42 +192,41 @@ void run_matmul_jobs(std::span<const MatmulJob> jobs, E& executor) {
 }
 
 /// Rows first .. first + count - 1 times panels p .. p + panels - 1.
-template <class Kernel, class Operand, class F, class P>
+template <class Kernel, class Operand, class F>
 void multiply_tile(const Operand& x, std::size_t first, std::size_t count, const PackedMatrix<F>& w, std::size_t p,
-                   std::size_t panels, Rows out, const P& epilogue) {
+                   std::size_t panels, Rows out, const AnyEpilogue& epilogue) {
   const auto run = tile_function<Kernel, Operand>(count, panels);
   const std::size_t column = p * panel_columns;
   const std::size_t columns = std::min(panels * panel_columns, out.cols() - column);
   const Rows target = out.middle_rows(first, count).middle_cols(column, columns);
-  if constexpr (std::same_as<P, Store> || std::same_as<P, AddTo>) {
-    const TileOutput output{target.data(), out.stride(), columns, count, std::same_as<P, AddTo>};
+  if (epilogue.stores || epilogue.adds) {
+    const TileOutput output{target.data(), out.stride(), columns, count, epilogue.adds};
     run(x, first, w.panel(p), w.panel_bytes(), w.block_count(), output);
   } else {
     constexpr std::size_t stride = Kernel::max_panels * panel_columns;
     alignas(64) std::array<float, Kernel::max_rows * stride> sums;
     run(x, first, w.panel(p), w.panel_bytes(), w.block_count(), TileOutput{sums.data(), stride, columns, count, false});
-    epilogue(first, column, ConstRows(sums.data(), count, columns, stride), target);
+    epilogue.call(epilogue.object, first, column, ConstRows(sums.data(), count, columns, stride), target);
   }
 }
 
 /// Where the sums of rows and panels from (first_row, first_panel) on go, tile by tile.
-template <class P>
 struct TileSink {
   std::size_t first_row, first_panel;
   Rows out;  // the whole output
-  const P& epilogue;
+  const AnyEpilogue& epilogue;
 
   /// The output itself, where whole tiles only replace what is there.
   [[nodiscard]] Rows direct(std::size_t row, std::size_t panel, std::size_t panels) const {
     const std::size_t column = (first_panel + panel) * panel_columns, columns = panels * panel_columns;
-    if (!std::same_as<P, Store> || column + columns > out.cols()) return {};
+    if (!epilogue.stores || column + columns > out.cols()) return {};
     return {out.data() + (first_row + row) * out.stride() + column, 1, columns, out.stride()};
   }
   void operator()(std::size_t row, std::size_t panel, ConstRows sums) const {
     const std::size_t column = (first_panel + panel) * panel_columns;
     const std::size_t columns = std::min(sums.cols(), out.cols() - column);
-    epilogue(first_row + row, column, sums.middle_cols(0, columns),
-             out.middle_rows(first_row + row, sums.rows()).middle_cols(column, columns));
+    epilogue.call(epilogue.object, first_row + row, column, sums.middle_cols(0, columns),
+                  out.middle_rows(first_row + row, sums.rows()).middle_cols(column, columns));
   }
 };
 
@@ -241,11 +258,10 @@ template <class Kernel>
   }
 }
 
-template <class Kernel, class Operand, PackableFormat F, MatmulEpilogue P>
+template <class Kernel, class Operand, PackableFormat F>
 void run_matmul_items(const MatmulJob& job, std::size_t begin, std::size_t end) {
   const auto& x = *static_cast<const Operand*>(job.x);
   const auto& w = *static_cast<const PackedMatrix<F>*>(job.weight);
-  const auto& epilogue = *static_cast<const P*>(job.epilogue);
   const MatmulGrid& grid = job.grid;
   [[maybe_unused]] const typename SetupOf<Kernel>::type setup(grid.rows);
   for (std::size_t item = begin; item < end; ++item) {
@@ -256,7 +272,7 @@ void run_matmul_items(const MatmulJob& job, std::size_t begin, std::size_t end) 
     if constexpr (UnpackingKernel<Kernel>) {
       const std::size_t first = first_tile * Kernel::max_rows;
       const std::size_t rows = std::min(last_tile * Kernel::max_rows, grid.rows) - first;
-      const TileSink<P> sink{first, first_panel, job.out, epilogue};
+      const TileSink sink{first, first_panel, job.out, job.epilogue};
       Kernel::run(x, first, rows, w.panel(first_panel), w.panel_bytes(), last_panel - first_panel, w.block_count(),
                   sink);
     } else {
@@ -266,7 +282,7 @@ void run_matmul_items(const MatmulJob& job, std::size_t begin, std::size_t end) 
         const std::size_t count = std::min(Kernel::max_rows, grid.rows - first);
         const std::size_t step = tile_panels<Kernel>(count);
         for (std::size_t p = first_panel; p < last_panel; p += step) {
-          multiply_tile<Kernel>(x, first, count, w, p, std::min(step, last_panel - p), job.out, epilogue);
+          multiply_tile<Kernel>(x, first, count, w, p, std::min(step, last_panel - p), job.out, job.epilogue);
         }
       }
     }
@@ -282,12 +298,12 @@ MatmulJob matmul_job_on(Activations& x, const Product<PackedMatrix<F>, P>& produ
   LAZYLLM_EXPECTS(x.cols() == w.in_features() && x.rows() == out.rows() && out.cols() == w.out_features());
   MatmulJob job;
   job.weight = &w;
-  job.epilogue = &product.epilogue;
+  job.epilogue = AnyEpilogue(product.epilogue);
   job.out = out;
   job.weight_bytes = w.size_bytes();
   if (out.empty()) return job;  // no items
   job.x = &x.template as<Operand>(executor);
-  job.run = &run_matmul_items<Kernel, Operand, F, P>;
+  job.run = &run_matmul_items<Kernel, Operand, F>;
   if constexpr (UnpackingKernel<Kernel>) {
     job.grid = MatmulGrid::for_unpacked(out.rows(), Kernel::max_rows, Kernel::max_item_rows, w.panel_count(),
                                         Kernel::max_panels, executor.concurrency());
