@@ -11,10 +11,6 @@
 #include <cstddef>
 #include <type_traits>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 namespace lazyllm::bench {
 
 /// Vector instructions of a piece of code, by what they compete for.
@@ -27,21 +23,10 @@ struct VectorOperations {
   [[nodiscard]] double all() const { return integer_products + float_products + shifts + others; }
 };
 
-/// Whether this CPU is an AMD. The models of both makers:
-/// Intel server cores, 512-bit: every operation takes one of two ports. 256-bit: three ports, two of which take
-/// products, shifts and conversions.
-/// AMD since Zen 3 (Zen 4 splits 512-bit operations, which changes no share): four pipes; float products and vpdpbusd
-/// take one of two, vpmaddubsw and vpmaddwd one of two of which one is the same.
-[[nodiscard]] inline bool is_amd() {
-#if defined(__x86_64__)
-  unsigned int a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid(0, &a, &b, &c, &d) != 0 && c == 0x444d4163;  // "cAMD"
-#else
-  return false;
-#endif
-}
-
-/// Cycles that the operations take at least.
+/// Cycles that the operations take at least. Intel server cores, 512-bit: every operation takes one of two ports;
+/// 256-bit: three ports, two of which take products, shifts and conversions. AMD since Zen 3 (Zen 4 splits 512-bit
+/// operations, which changes no share): four pipes; float products and vpdpbusd take one of two, vpmaddubsw and
+/// vpmaddwd one of two of which one is the same.
 [[nodiscard]] inline double least_cycles(const VectorOperations& ops, Isa isa, bool amd) {
   const double products = ops.integer_products + ops.float_products;
   if (!amd) return isa == Isa::avx512vnni ? ops.all() / 2 : std::max((products + ops.shifts) / 2, ops.all() / 3);
@@ -109,9 +94,9 @@ template <class Element>
 }  // namespace detail
 
 /// In (0, 1], or above with AVX2, whose kernels widen less often than the peak's sequence; 0: not counted for this ISA.
-/// `rows`: of the whole product; tiles get equal shares of them.
+/// `rows`: of the whole product; the bound is that of its average tile.
 template <class Panel>
-[[nodiscard]] double kernel_bound(Isa isa, std::size_t rows, bool amd = is_amd()) {
+[[nodiscard]] double kernel_bound(Isa isa, std::size_t rows, bool amd = lazyllm::detail::cpu_features().amd) {
   isa = Panel::reads_codes ? integer_isa(isa) : float_isa(isa);
   if (isa != Isa::avx2 && isa != Isa::avxvnni && isa != Isa::avx512vnni) return 0;
   return dispatch(isa, [&](auto tag) {

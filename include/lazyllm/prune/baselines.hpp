@@ -1,6 +1,6 @@
 // Pruning policies beside LazyLLM's, to compare with and to build on: random drop, a window, one selection,
-// combinations. They select tokens, the same for all heads, in the same engine as TopKPolicy does. Sources: in the
-// table below.
+// combinations. They select tokens, the same for all heads, in the same engine as TopKPolicy does.
+// Sources: in the table below.
 #pragma once
 
 #include <lazyllm/core/error.hpp>
@@ -25,16 +25,16 @@ namespace lazyllm::inline v0 {
 
 // Available policies, and when to use which.
 //
-// | policy             | use it                                                                      | source |
-// |--------------------|-----------------------------------------------------------------------------|------------------|
-// | KeepAll            | the dense model                                                             | | | TopKPolicy
-// | long prompts, a schedule of your own or a recommended one                   | LazyLLM          | | RandomDrop | the
-// floor that a policy must beat; at pruning points or before layer 0      | LazyLLM, table 1 | | static_pruning     |
-// one early selection for good: SessionOptions::revive_in_decode = false      | LazyLLM, table 1 | | fast_kv | one
-// selection in the middle, by the last rows, pooled                       | FastKV           | | FirstAndRecent     |
-// endless text without needles: first tokens and a window, no scores          | StreamingLLM     | | filter_prompt | a
-// middle layer picks, the model restarts on the picked (graph/filter_prompt.hpp) | GemFilter   | | compose(a, b, ...) |
-// a token goes on only where all of them say so                               |                  |
+// | policy             | use it                                                                 | source       |
+// |--------------------|------------------------------------------------------------------------|--------------|
+// | KeepAll            | the dense model                                                        |              |
+// | TopKPolicy         | long prompts, by a schedule of your own or a recommended one           | LazyLLM      |
+// | RandomDrop         | the floor that a policy must beat, at pruning points or before layer 0 | LazyLLM      |
+// | static_pruning     | one early selection for good: with revive_in_decode = false            | LazyLLM      |
+// | fast_kv            | one selection in the middle, by the last rows, pooled                  | FastKV       |
+// | FirstAndRecent     | endless text without needles: first tokens and a window, no scores     | StreamingLLM |
+// | filter_prompt      | a middle layer picks, the model restarts (graph/filter_prompt.hpp)     | GemFilter    |
+// | compose(a, b, ...) | a token goes on only where all of them say so                          |              |
 //
 // arXiv: LazyLLM 2407.14057, FastKV 2502.01068, StreamingLLM 2309.17453, GemFilter 2409.17422.
 
