@@ -15,15 +15,6 @@
 #include <utility>
 #include <xsimd/xsimd.hpp>
 
-/// Before a loop with a constant trip count whose variables must become registers, also at -O2.
-#if defined(__clang__)
-#define LAZYLLM_UNROLL _Pragma("clang loop unroll(full)")
-#elif defined(__GNUC__)
-#define LAZYLLM_UNROLL _Pragma("GCC unroll 16")
-#else
-#define LAZYLLM_UNROLL
-#endif
-
 namespace lazyllm::inline v0::detail {
 
 struct Bfloat16Floats;
