@@ -191,11 +191,11 @@ const bool registered = [] {
     add_case("rows:1", {shape, 4096, 1, 0});
   }
   add_case("prefill", {smollm, 512, 512, 0});
-  for (const std::size_t score_rows : {1, 64}) {
+  for (const std::size_t score_rows : {1u, 64u}) {
     add_case("scores:" + std::to_string(score_rows), {smollm, 2048, 2048, score_rows});
   }
   add_case("rows:1_scores:1", {smollm, 4096, 1, 1});
-  for (const std::size_t rows : {8, 64}) add_case("rows:" + std::to_string(rows), {smollm, 4096, rows, 0});
+  for (const std::size_t rows : {8u, 64u}) add_case("rows:" + std::to_string(rows), {smollm, 4096, rows, 0});
   add("prefill/" + shape_name(smollm) + "/eigen", 2048, 1,
       [=](benchmark::State& state) { run_eigen(state, smollm, 2048); });
   return true;
