@@ -52,7 +52,7 @@ struct SubBlockScales {
 
 /// The code in [0, levels] nearest to `value`; 0 for NaN.
 [[nodiscard]] inline int nearest_code(float value, float levels) {
-  return static_cast<int>(std::min(value > 0.0f ? value : 0.0f, levels) + 0.5f);
+  return static_cast<int>(std::lround(std::min(value > 0.0f ? value : 0.0f, levels)));
 }
 
 /// weight = scale * code - minimum.

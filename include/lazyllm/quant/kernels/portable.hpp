@@ -87,7 +87,8 @@ struct PortableAffineKernel {
     using Scales = typename Panel::ScaleTable;
     std::array<PanelRow, R> sums{};
     Codes codes;
-    for (std::size_t b = 0; b < blocks; ++b) {
+    QuantizedTile a = x.tile(first_row);
+    for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       unpack(panel + b * Panel::code_bytes, codes);
       for (std::size_t part = 0; part < Panel::parts; ++part) {
         const std::size_t index = b * Panel::parts + part;
@@ -97,11 +98,10 @@ struct PortableAffineKernel {
           minima = load_scales<Scales, Build>(Panel::minima(panel, blocks), blocks, index);
         }
         for (std::size_t r = 0; r < R; ++r) {
-          const std::int8_t* a = x.codes(first_row + r, b);
-          const QuantizedBlock& info = x.block(first_row + r, b);
+          const QuantizedBlock& info = a.block(r);
           std::array<std::int32_t, panel_columns> dots{};  // at most 32 * 128 * 127 in magnitude
           for (std::size_t k = part * Scales::step; k < (part + 1) * Scales::step; ++k) {
-            const std::int32_t value = a[k];
+            const std::int32_t value = a.codes(r)[k];
             for (std::size_t c = 0; c < panel_columns; ++c) dots[c] += value * codes[k][c];
           }
           if constexpr (Panel::has_minimum) {
