@@ -312,11 +312,10 @@ void Llama<W, E, Layout, Element>::attend_and_feed(const LayerStep& step, ConstR
 
 template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
 void Llama<W, E, Layout, Element>::project(ConstRows hidden, Rows logits) {
-  for (std::size_t first = 0; first < hidden.rows(); first += tile_rows) {
-    const std::size_t count = std::min(tile_rows, hidden.rows() - first);
+  for_tiles(hidden.rows(), [&](std::size_t first, std::size_t count) {
     scratch_.input.assign(norm_rows(hidden.middle_rows(first, count), weights_->output_norm()));
     matmul(scratch_.input, weights_->head(), logits.middle_rows(first, count), executor_);
-  }
+  });
 }
 
 }  // namespace lazyllm::inline v0

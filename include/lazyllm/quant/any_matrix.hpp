@@ -113,7 +113,7 @@ MatmulJob matmul_job(Isa isa, Activations& x, const Product<AnyMatrix, P>& produ
   return product.weight.visit([&]<PackableFormat F>(const PackedMatrix<F>& m) {
     const Product<PackedMatrix<F>, P>& same = {m, product.out, product.epilogue};
     MatmulJob job = matmul_job(isa, x, same, executor);
-    job.epilogue = detail::AnyEpilogue(product.epilogue);  // which outlives the job
+    job.epilogue = AnyEpilogue(product.epilogue);  // which outlives the job
     return job;
   });
 }

@@ -67,9 +67,8 @@ class QuantizedRows {
   /// Block `block` of the rows of a group from `first_row` on.
   [[nodiscard]] QuantizedTile tile(std::size_t first_row, std::size_t block = 0) const {
     LAZYLLM_EXPECTS(first_row < rows_ && block < block_count());
-    const std::byte* codes = bytes_.data() + offset(first_row, block);
-    const std::size_t row = first_row % group_rows;
-    return {codes + row * block_size, codes + stored_rows_ * block_size + row * sizeof(QuantizedBlock), block_bytes()};
+    return {bytes_.data() + codes_offset(first_row, block), bytes_.data() + blocks_offset(first_row, block),
+            block_bytes()};
   }
   [[nodiscard]] const std::int8_t* codes(std::size_t row, std::size_t block) const { return tile(row, block).codes(0); }
   [[nodiscard]] const QuantizedBlock& block(std::size_t row, std::size_t block) const {
@@ -82,9 +81,8 @@ class QuantizedRows {
     LAZYLLM_EXPECTS(x.rows() == rows_ && x.cols() == cols_ && first + count <= rows_);
     dispatch_float(isa, [&](auto tag) {
       for (std::size_t r = first; r < first + count; ++r) {
-        std::byte* group = bytes_.data() + offset(r, 0);
-        std::byte* blocks = group + stored_rows_ * block_size + r % group_rows * sizeof(QuantizedBlock);
-        const detail::QuantizedTarget target{group + r % group_rows * block_size, blocks, block_bytes()};
+        const detail::QuantizedTarget target{bytes_.data() + codes_offset(r, 0), bytes_.data() + blocks_offset(r, 0),
+                                             block_bytes()};
         detail::quantize_row(tag, x.row(r).data(), target, block_count());
       }
     });
@@ -94,8 +92,14 @@ class QuantizedRows {
   /// Bytes from one block of a group to the next.
   [[nodiscard]] std::size_t block_bytes() const { return stored_rows_ * (block_size + sizeof(QuantizedBlock)); }
   /// Where the group of a row has its block.
-  [[nodiscard]] std::size_t offset(std::size_t row, std::size_t block) const {
+  [[nodiscard]] std::size_t group_offset(std::size_t row, std::size_t block) const {
     return (row / group_rows * block_count() + block) * block_bytes();
+  }
+  [[nodiscard]] std::size_t codes_offset(std::size_t row, std::size_t block) const {
+    return group_offset(row, block) + row % group_rows * block_size;
+  }
+  [[nodiscard]] std::size_t blocks_offset(std::size_t row, std::size_t block) const {
+    return group_offset(row, block) + stored_rows_ * block_size + row % group_rows * sizeof(QuantizedBlock);
   }
 
   std::size_t rows_ = 0;
