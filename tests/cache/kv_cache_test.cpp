@@ -1,11 +1,21 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
 #include <lazyllm/cache/kv_cache.hpp>
+#include <map>
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
+#include "support/allocation_count.hpp"
+
 using namespace lazyllm;
+using lazyllm::test::AllocationCount;
+using lazyllm::test::counts_allocations;
 
 namespace {
 
@@ -28,7 +38,153 @@ float expected(TokenIndex token, std::size_t head, std::size_t i, bool is_key) {
   return static_cast<float>(token) * 1000.0f + static_cast<float>(head * 100 + i) + (is_key ? 0.25f : 0.75f);
 }
 
+/// K and V of one token, [kv_heads * head_dim] each.
+using KeyValue = std::pair<std::vector<float>, std::vector<float>>;
+
+KeyValue random_key_value(std::size_t width, std::mt19937& random) {
+  std::normal_distribution<float> normal;
+  KeyValue row{std::vector<float>(width), std::vector<float>(width)};
+  for (std::vector<float>* part : {&row.first, &row.second}) {
+    for (float& x : *part) x = normal(random);
+  }
+  return row;
+}
+
+/// Whether the layer holds these tokens with these bits, and no others.
+template <class Cache>
+bool holds(const Cache& cache, const std::map<TokenIndex, KeyValue>& expected, TokenIndex tokens) {
+  if (cache.size() != expected.size() || cache.size_bytes() != expected.size() * cache.token_bytes()) return false;
+  for (TokenIndex token = 0; token < tokens; ++token) {
+    const auto at = expected.find(token);
+    if (cache.contains(token) != (at != expected.end())) return false;
+    if (at == expected.end()) continue;
+    for (std::size_t head = 0; head < cache.kv_head_count(); ++head) {
+      const std::size_t first = head * cache.head_dim();
+      const std::size_t bytes = cache.head_dim() * sizeof(float);
+      if (std::memcmp(cache.key(head, token), at->second.first.data() + first, bytes) != 0) return false;
+      if (std::memcmp(cache.value(head, token), at->second.second.data() + first, bytes) != 0) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
+
+TEST_CASE_TEMPLATE("A layer agrees with a dictionary of vectors over random stores, removals, truncations and imports",
+                   Layout, TokenMajor, HeadMajor, Tiled) {
+  constexpr std::size_t heads = 3, dim = 4;
+  constexpr TokenIndex tokens = 61;
+  LayerCache<Layout> cache(CacheShape{heads, dim, tokens});
+  std::map<TokenIndex, KeyValue> oracle;
+  std::mt19937 random(11);
+  std::vector<std::byte> bytes(cache.token_bytes());
+  for (int i = 0; i < 4000; ++i) {
+    const TokenIndex token = static_cast<TokenIndex>(random() % tokens);
+    if (!cache.contains(token)) {
+      const KeyValue row = random_key_value(heads * dim, random);
+      cache.store(token, row.first, row.second);
+      oracle[token] = row;
+    } else if (random() % 3 == 0) {
+      const TokenIndex other = static_cast<TokenIndex>(random() % tokens);
+      if (!cache.contains(other)) {
+        cache.export_token(token, bytes);
+        cache.import_token(other, bytes);
+        oracle[other] = oracle[token];
+      }
+    } else {
+      cache.remove(token);
+      oracle.erase(token);
+    }
+    if (random() % 200 == 0) {
+      const std::size_t kept = random() % (tokens + 5);
+      cache.truncate(kept);
+      std::erase_if(oracle, [&](const auto& entry) { return entry.first >= kept; });
+    }
+    REQUIRE(holds(cache, oracle, tokens));
+  }
+}
+
+TEST_CASE("A layer holds as many tokens as it has slots, also after every one of them was removed and came back") {
+  constexpr TokenIndex tokens = 10;
+  LayerCache<> cache(CacheShape{1, 2, tokens});
+  for (int round = 0; round < 3; ++round) {
+    for (TokenIndex token = 0; token < tokens; ++token) {
+      const std::vector<float> row(2, static_cast<float>(token));
+      cache.store(token, row, row);
+    }
+    CHECK(cache.size() == tokens);
+    for (TokenIndex token = 0; token < tokens; ++token) {
+      CHECK(cache.key(0, token)[1] == static_cast<float>(token));
+      cache.remove(token);
+    }
+    CHECK(cache.size_bytes() == 0);
+  }
+}
+
+TEST_CASE_TEMPLATE("Exported bits come back identical in a cache of another layout, NaNs included", Element, float,
+                   BFloat16) {
+  LayerCache<HeadMajor, Element> from(CacheShape{2, 4, 9});
+  LayerCache<TokenMajor, Element> to(CacheShape{2, 4, 9});
+  const std::vector<float> key{NAN, -0.0f, 1e-39f, HUGE_VALF, 0.1f, 3.0f, -7.0f, 1e38f};
+  const std::vector<float> value{8.0f, 7.0f, 6.0f, 5.0f, NAN, 3.0f, 2.0f, 1.0f};
+  from.store(8, std::vector<float>(8), std::vector<float>(8));
+  from.store(3, key, value);
+  CHECK(from.token_bytes() == 16 * sizeof(Element));
+  std::vector<std::byte> bits(from.token_bytes()), again(from.token_bytes());
+  from.export_token(3, bits);
+  to.import_token(5, bits);
+  to.export_token(5, again);
+  CHECK(bits == again);
+  for (std::size_t head = 0; head < 2; ++head) {
+    CHECK(std::memcmp(from.key(head, 3), to.key(head, 5), 4 * sizeof(Element)) == 0);
+    CHECK(std::memcmp(from.value(head, 3), to.value(head, 5), 4 * sizeof(Element)) == 0);
+  }
+}
+
+TEST_CASE("Truncating a cache forgets the later tokens at every layer") {
+  KvCache<> cache(2, CacheShape{1, 2, 8});
+  const std::vector<float> row(2);
+  for (const TokenIndex token : {5u, 1u, 4u, 7u}) cache.layer(0).store(token, row, row);
+  cache.layer(1).store(4, row, row);
+  cache.truncate(5);
+  CHECK(cache.layer(0).size() == 2);
+  CHECK((cache.layer(0).contains(1) && cache.layer(0).contains(4)));
+  CHECK(cache.layer(1).contains(4));
+  cache.truncate(0);
+  CHECK(cache.size_bytes() == 0);
+}
+
+TEST_CASE("No operation of a layer allocates after construction") {
+  if (!counts_allocations) {
+    MESSAGE("skipped: allocations are not counted under the thread sanitizer");
+    return;
+  }
+  LayerCache<> cache(CacheShape{2, 4, 50});
+  const std::vector<float> row(8);
+  std::vector<std::byte> bits(cache.token_bytes());
+  const AllocationCount count;
+  for (int round = 0; round < 2; ++round) {
+    for (TokenIndex token = 0; token < 49; ++token) cache.store(token, row, row);
+    cache.export_token(20, bits);
+    cache.import_token(49, bits);
+    for (TokenIndex token = 10; token < 20; ++token) cache.remove(token);
+    cache.truncate(5);
+    cache.truncate(0);
+  }
+  CHECK(count.calls() == 0);
+}
+
+#ifndef NDEBUG
+TEST_CASE("A layer refuses to remove or export a token that is not there, and to import one that is, in Debug") {
+  LayerCache<> cache(CacheShape{1, 2, 4});
+  std::vector<std::byte> bits(cache.token_bytes());
+  CHECK_THROWS_AS(cache.remove(1), std::logic_error);
+  CHECK_THROWS_AS(cache.export_token(1, bits), std::logic_error);
+  cache.import_token(1, bits);
+  CHECK_THROWS_AS(cache.import_token(1, bits), std::logic_error);
+  CHECK_THROWS_AS(cache.import_token(2, std::span<const std::byte>(bits).first(3)), std::logic_error);
+}
+#endif
 
 TEST_CASE_TEMPLATE("A layer finds each token's own K and V whatever the order of arrival", Layout, TokenMajor,
                    HeadMajor, Tiled) {
