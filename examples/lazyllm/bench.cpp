@@ -76,14 +76,16 @@ void always_map_large_buffers() {
 }
 
 /// One repeat on a fresh session.
-Measured measure(const BenchRow& row, const StepSchedule& schedule, const std::shared_ptr<const Weights>& weights,
-                 ThreadPool& pool) {
+Measured measure(const BenchRow& row, const StepSchedule& schedule, const PruneLimits& limits,
+                 const std::shared_ptr<const Weights>& weights, ThreadPool& pool) {
   const std::size_t prompt_tokens = prompt_size(row);
   const std::size_t context_size = prompt_tokens + generated_size(row);
   const std::vector<TokenId> ids = random_ids(context_size, weights->config().vocab_size);
   const std::span<const TokenId> prompt = std::span(ids).first(prompt_tokens);
   Llama graph(weights, pool, context_size);
-  LazySession session(graph, TopKPolicy<>(MeanOverHeads{}, schedule), {.context_size = context_size});
+  SessionOptions options{.context_size = context_size};
+  limits.apply(options);
+  LazySession session(graph, TopKPolicy<>(MeanOverHeads{}, schedule), options);
 
   using Clock = std::chrono::steady_clock;
   Clock::time_point start = Clock::now();
@@ -119,7 +121,7 @@ BenchReport run_bench(const BenchCommand& command, const Progress& progress) {
         progress("measuring", step++, steps);
         BenchRow& row = rows[first + v];
         forget_peak_rss();
-        const Measured measured = measure(row, variants[v].schedule, weights, pool);
+        const Measured measured = measure(row, variants[v].schedule, command.limits, weights, pool);
         row.peak_rss_bytes = std::max(row.peak_rss_bytes, peak_rss_bytes());
         row.rows_computed = measured.rows_computed;
         if (repeat != 0) row.tokens_per_s.push_back(measured.tokens_per_s);

@@ -83,13 +83,14 @@ GenerateReport run_generate(const GenerateCommand& options, const Output& output
   GenerateReport report;
   report.prompt_tokens = model.prompt.size();
   report.kept.reserve(64 + options.max_tokens);
-  const SessionOptions session_options{
-      .context_size = model.context_size,
-      .revive_in_decode = !std::holds_alternative<Cached>(options.decode_prune),
-      .on_select = [&](const Selection& selection) {
-        report.kept.push_back({selection.step, selection.layer, selection.kept.size(), {}});
-        if (options.trace) report.kept.back().indices.assign(selection.kept.begin(), selection.kept.end());
-      }};
+  SessionOptions session_options{.context_size = model.context_size,
+                                 .revive_in_decode = !std::holds_alternative<Cached>(options.decode_prune),
+                                 .on_select = [&](const Selection& selection) {
+                                   report.kept.push_back({selection.step, selection.layer, selection.kept.size(), {}});
+                                   if (options.trace)
+                                     report.kept.back().indices.assign(selection.kept.begin(), selection.kept.end());
+                                 }};
+  options.limits.apply(session_options);
   Llama graph(model.weights, pool, model.context_size);
   LazySession session(graph, std::move(model.policy), session_options);
   Sampler sampler(options.sampler);

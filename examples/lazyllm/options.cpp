@@ -65,6 +65,14 @@ void add_common_options(CLI::App& command, Command& options, std::string& prune)
           "~15 (neighbours); first4 and last32 protect tokens")
       ->capture_default_str()
       ->type_name("SPEC");
+  command
+      .add_option("--decode-revivals", options.limits.decode_revivals,
+                  "most tokens that a decode step revives for one layer, the best-scored; default: no bound")
+      ->check(whole_number(0, most_tokens));
+  command
+      .add_option("--dense-below", options.limits.dense_below, "nothing is pruned while the context has fewer tokens")
+      ->capture_default_str()
+      ->check(whole_number(0, most_tokens));
 }
 
 void add_generate_options(CLI::App& command, GenerateCommand& options, std::string& prune, std::string& decode_prune) {

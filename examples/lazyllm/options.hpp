@@ -1,6 +1,7 @@
 // The command line of the program lazyllm as a struct for each command.
 #pragma once
 
+#include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/text/sampler.hpp>
 
@@ -21,6 +22,17 @@ using PruneSpec = std::variant<lazyllm::StepSchedule, Automatic>;
 struct SameAsPrefill {};
 struct Cached {};
 using DecodePruneSpec = std::variant<SameAsPrefill, Cached, PruneSpec>;
+
+/// What bounds the pruning beside its schedule; as SessionOptions has it.
+struct PruneLimits {
+  std::optional<std::size_t> decode_revivals;  // none: no bound
+  std::size_t dense_below = 0;
+
+  void apply(lazyllm::SessionOptions& options) const {
+    if (decode_revivals) options.decode_revivals = *decode_revivals;
+    options.dense_below = dense_below;
+  }
+};
 
 struct PromptText {
   std::string text;
@@ -43,6 +55,7 @@ struct GenerateCommand {
   bool ignore_end = false;
   PruneSpec prune;
   DecodePruneSpec decode_prune;
+  PruneLimits limits;
   std::filesystem::path logits_file;  // empty: none
   bool trace = false;
   bool json = false;
@@ -59,6 +72,7 @@ struct BenchCommand {
   std::size_t repeats = 5;
   std::string prune_name = "none";
   PruneSpec prune;
+  PruneLimits limits;
   BenchFormat format = BenchFormat::markdown;
 };
 

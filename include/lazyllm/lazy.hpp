@@ -10,9 +10,11 @@
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/filter_prompt.hpp>
+#include <lazyllm/graph/layer_selection.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/model_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
+#include <lazyllm/graph/token_states.hpp>
 #include <lazyllm/prune/baselines.hpp>
 #include <lazyllm/prune/keep_rule.hpp>
 #include <lazyllm/prune/policy.hpp>

@@ -108,6 +108,20 @@ TEST_CASE("with --prune every row appears twice, dense and pruned") {
   CHECK(f.json({"-p", "8", "-n", "0", "-r", "1", "--prune", "none"}).size() == 1);
 }
 
+TEST_CASE("bench bounds the pruning as generate does") {
+  const Fixture f;
+  const Arguments prefill = {"-p", "56", "-n", "0", "-r", "1", "--prune", "1:0.5", "--dense-below"};
+  const auto rows_below = [&](const char* tokens) {
+    Arguments all = prefill;
+    all.emplace_back(tokens);
+    return f.json(all)[1]["rows_computed"];
+  };
+  CHECK(rows_below("57") == 56 * tiny_layers);
+  CHECK(rows_below("56") == 2 * 56 + 2 * 28);
+  const Json decode = f.json({"-p", "0", "-n", "2", "-d", "40", "-r", "1", "--prune", "0:5", "--decode-revivals", "0"});
+  CHECK(decode[1]["rows_computed"] == 2 * tiny_layers);
+}
+
 TEST_CASE("the default output is a table, and CSV has a header and a line a row") {
   const Fixture f;
   const Arguments options = {"-p", "8", "-n", "2", "-d", "4", "-r", "2", "--prune", "1:2,2:1"};

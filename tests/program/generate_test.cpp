@@ -107,6 +107,8 @@ TEST_CASE("wrong usage ends with status 2 and says why on standard error only") 
            {"generate", "-m", model, "-p", "a", "--prune", "1:2,1:3"},
            {"generate", "-m", model, "-p", "a", "--prune", "same"},
            {"generate", "-m", model, "-p", "a", "--decode-prune", "1:"},
+           {"generate", "-m", model, "-p", "a", "--decode-revivals", "-1"},
+           {"generate", "-m", model, "-p", "a", "--dense-below", "0.5"},
        }) {
     CAPTURE(arguments);
     const ProgramResult result = run_program("lazyllm", arguments);
@@ -319,6 +321,32 @@ TEST_CASE("--decode-prune decides what decode steps revive") {
   CHECK(only_decode["rows_computed"] == only_decode["rows_dense"]);
   CHECK(only_decode["kept"].size() == 5);
   CHECK(only_decode["kept"][0]["step"] == 1);
+}
+
+TEST_CASE("--decode-revivals bounds what a decode step revives for each layer") {
+  const Fixture f;
+  const Arguments options = {"-n", "4", "--ignore-eos", "--prune", "0:0.25", "--decode-prune", "none"};
+  const auto revived = [&](const char* budget) {
+    Arguments all = options;
+    all.insert(all.end(), {"--decode-revivals", budget});
+    return f.json(all);
+  };
+  // 42 of the 56 tokens wait; 0 stands for none of them, and what does not come back is not counted.
+  CHECK(revived("5")["revived"] == Json({5, 5, 5}));
+  CHECK(revived("0")["revived"] == Json({0, 0, 0}));
+  CHECK(revived("40")["revived"] == Json({40, 2, 0}));
+  CHECK(revived("100")["ids"] == f.json(options)["ids"]);
+}
+
+TEST_CASE("--dense-below keeps short contexts dense") {
+  const Fixture f;
+  const auto pruned = [&](const char* tokens) {
+    return f.json({"-n", "3", "--ignore-eos", "--prune", "0:0.25", "--dense-below", tokens})["kept"];
+  };
+  CHECK(pruned("56").size() == 3);
+  REQUIRE(pruned("58").size() == 1);
+  CHECK(pruned("58")[0]["step"] == 2);
+  CHECK(pruned("59").empty());
 }
 
 TEST_CASE("--prune auto is accepted for prefill and decode") {

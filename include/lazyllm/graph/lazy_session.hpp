@@ -1,24 +1,22 @@
 // The LazyLLM engine: drives any model graph layer by layer, lets the policy choose who enters the next layer, parks
-// the pruned tokens' hidden states in the Aux Cache and revives them when a later step selects them again. State: per
-// token its depth d (K and V exist at layers < d) and whether it lacks the second half of layer d - 1; the Aux Cache
-// holds the input of layer d, or of d - 1. Source: LazyLLM, arXiv 2407.14057, section 3; the halves: docs/design.md.
+// the pruned tokens' hidden states in the Aux Cache and revives them when a later step selects them again. What is
+// known of each token: graph/token_states.hpp; how a layer's selection is made: graph/layer_selection.hpp.
+// Source: LazyLLM, arXiv 2407.14057, section 3; the halves of a layer: docs/design.md.
 #pragma once
 
-#include <lazyllm/cache/aux_cache.hpp>
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/layer_selection.hpp>
 #include <lazyllm/graph/model_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
+#include <lazyllm/graph/token_states.hpp>
 #include <lazyllm/prune/policy.hpp>
 
 #include <algorithm>
 #include <cstddef>
-#include <cstdint>
-#include <memory>
-#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -49,57 +47,41 @@ class LazySession {
   /// last token's output of the last layer [hidden_dim]. Throws Error for no tokens or more than the context holds.
   std::span<const float> step(ConstRows inputs, Phase phase);
 
-  [[nodiscard]] std::size_t context_size() const { return depth_.size(); }              ///< tokens so far
+  [[nodiscard]] std::size_t context_size() const { return states_.size(); }             ///< tokens so far
   [[nodiscard]] std::size_t context_capacity() const { return options_.context_size; }  ///< most tokens it holds
   [[nodiscard]] std::size_t step_count() const { return step_; }                        ///< steps so far
   /// Layers at which the token has K and V: 0 .. depth - 1.
-  [[nodiscard]] std::size_t depth(TokenIndex token) const { return depth_.at(token); }
+  [[nodiscard]] std::size_t depth(TokenIndex token) const { return states_.depth(token); }
   [[nodiscard]] const StepCounters& last_step() const { return last_; }
   [[nodiscard]] const StepCounters& totals(Phase phase) const {
     return phase == Phase::prefill ? prefill_totals_ : decode_totals_;
   }
-  [[nodiscard]] std::size_t aux_bytes() const { return aux_.size_bytes(); }
+  [[nodiscard]] std::size_t aux_bytes() const { return states_.aux_bytes(); }
   [[nodiscard]] Graph& graph() { return graph_; }
   [[nodiscard]] const Graph& graph() const { return graph_; }
-  [[nodiscard]] Policy& policy() { return policy_; }
+  [[nodiscard]] Policy& policy() { return selection_.policy(); }
 
  private:
   std::span<const float> language_step(std::span<const TokenId> ids, Phase phase, const PrefillHook& on_layer);
   void check_room(std::size_t new_tokens) const;
-  Rows new_hidden_rows(std::size_t count) { return {hidden_.data(), count, hidden_dim_}; }
   ConstRows run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer);
   void run_whole(LayerIndex layer, Phase phase, std::size_t query_rows, bool prunes);
   void run_split(LayerIndex layer, Phase phase, std::size_t query_rows, bool prunes) requires SplitGraph<Graph>;
-  [[nodiscard]] bool finishes_parked(LayerIndex layer) const;
-  [[nodiscard]] ScoreView scores_view(std::size_t query_rows);
-  template <class Predicate>
-  void collect_rows(Predicate runs);
-  void drop_unkept();
-  ScoreView drop_parked(LayerIndex layer, ScoreView scores);
-  void select_entering(LayerIndex layer, Phase phase, ScoreView scores);
-  [[nodiscard]] std::span<const float> importance() const;
-  void limit_revivals(LayerIndex layer);
-  void park_dropped_rows(LayerIndex layer, bool unfinished);
-  void set_unfinished(TokenIndex token, LayerIndex layer, bool unfinished);
-  [[nodiscard]] std::size_t consecutive_tail(std::size_t at_most) const;
+  void select(LayerIndex layer, Phase phase, ScoreView scores) {
+    selection_.select(layer, phase, scores, states_, options_, step_);
+  }
+  [[nodiscard]] ScoreView scores_view(std::size_t query_rows) {
+    const std::size_t keys = selection_.entering().size();
+    return query_rows == 0 ? ScoreView() : ScoreView(scores_.data(), query_rows, graph_.head_count(), keys);
+  }
 
   Graph& graph_;
-  Policy policy_;
   SessionOptions options_;
   std::size_t layer_count_;
-  std::size_t hidden_dim_;
-  AuxCache aux_;
-  std::vector<std::uint32_t> depth_;        // by token
-  std::vector<bool> unfinished_;            // by token: lacks the second half of layer depth - 1
-  std::vector<std::size_t> unfinished_at_;  // by layer: how many tokens lack its second half
-  std::vector<TokenIndex> entering_;        // tokens that enter the current layer, ascending
-  std::vector<TokenIndex> keys_;            // who entered a layer whose selection has been made already
-  std::vector<TokenIndex> rows_;            // tokens that are computed now, ascending
-  std::vector<TokenIndex> candidates_;      // of the last selection, for on_select
-  std::vector<std::uint32_t> revivals_;     // places among the candidates
-  AlignedBuffer<float> hidden_;             // [rows_, hidden_dim]: the rows in flight, in the order of rows_
-  AlignedBuffer<float> scores_;             // [query_rows, heads, entering_]
-  std::unique_ptr<bool[]> keep_;            // by candidate
+  TokenStates states_;
+  LayerSelection<Policy> selection_;
+  std::vector<TokenIndex> keys_;  // who entered a layer whose selection has been made already
+  AlignedBuffer<float> scores_;   // [query_rows, heads, entering]
   AlignedBuffer<float> logits_;
   std::size_t step_ = 0;
   bool interrupted_ = false;  // a step ended in an exception: graph and session may disagree
@@ -108,32 +90,33 @@ class LazySession {
   StepCounters decode_totals_;
 };
 
+namespace detail {
+
+inline std::size_t checked_context_size(std::size_t tokens) {
+  if (tokens == 0) throw Error(ErrorCode::invalid_argument, "a session needs a context size of at least 1 token");
+  return tokens;
+}
+
+}  // namespace detail
+
 template <ModelGraph Graph, PruningPolicy Policy>
 LazySession<Graph, Policy>::LazySession(Graph& graph, Policy policy, SessionOptions options)
     : graph_(graph),
-      policy_(std::move(policy)),
       options_(std::move(options)),
       layer_count_(graph.layer_count()),
-      hidden_dim_(graph.hidden_dim()),
-      aux_(options_.context_size, hidden_dim_) {
+      states_(detail::checked_context_size(options_.context_size), layer_count_, graph.hidden_dim()),
+      selection_(
+          std::move(policy),
+          {.layer_count = layer_count_, .head_count = graph.head_count(), .context_capacity = options_.context_size}) {
   const std::size_t capacity = options_.context_size;
-  if (capacity == 0) throw Error(ErrorCode::invalid_argument, "a session needs a context size of at least 1 token");
-  const PruningShape shape{.layer_count = layer_count_, .head_count = graph.head_count(), .context_capacity = capacity};
-  if constexpr (requires { policy_.prepare(shape); }) policy_.prepare(shape);
   std::size_t query_rows = 0;
   for (LayerIndex layer = 0; layer < layer_count_; ++layer) {
     for (const Phase phase : {Phase::prefill, Phase::decode}) {
-      query_rows = std::max<std::size_t>(query_rows, policy_.query_rows(layer, phase));
+      query_rows = std::max<std::size_t>(query_rows, this->policy().query_rows(layer, phase));
     }
   }
-  depth_.reserve(capacity);
-  unfinished_.reserve(capacity);
-  unfinished_at_.resize(layer_count_);
-  for (std::vector<TokenIndex>* tokens : {&entering_, &keys_, &rows_, &candidates_, &revivals_})
-    tokens->reserve(capacity);
-  hidden_ = AlignedBuffer<float>(capacity * hidden_dim_);
+  keys_.reserve(capacity);
   scores_ = AlignedBuffer<float>(std::min(query_rows, capacity) * graph.head_count() * capacity);
-  keep_ = std::make_unique_for_overwrite<bool[]>(capacity);
   if constexpr (LanguageGraph<Graph>) logits_ = AlignedBuffer<float>(graph.vocab_size());
   for (StepCounters* counters : {&last_, &prefill_totals_, &decode_totals_}) {
     counters->rows_computed.resize(layer_count_);
@@ -146,8 +129,8 @@ void LazySession<Graph, Policy>::check_room(std::size_t new_tokens) const {
   if (interrupted_)
     throw Error(ErrorCode::invalid_argument, "this session's last step was interrupted: start a new one");
   if (new_tokens == 0) throw Error(ErrorCode::invalid_argument, "the prompt is empty");
-  if (new_tokens > options_.context_size - depth_.size()) {
-    throw Error(ErrorCode::limit, std::to_string(new_tokens) + " new tokens after " + std::to_string(depth_.size()) +
+  if (new_tokens > options_.context_size - states_.size()) {
+    throw Error(ErrorCode::limit, std::to_string(new_tokens) + " new tokens after " + std::to_string(states_.size()) +
                                       " exceed the session's context of " + std::to_string(options_.context_size));
   }
 }
@@ -162,7 +145,7 @@ std::span<const float> LazySession<Graph, Policy>::language_step(std::span<const
                                                    std::to_string(graph_.vocab_size()) + " tokens");
     }
   }
-  graph_.embed(ids, new_hidden_rows(ids.size()));
+  graph_.embed(ids, states_.new_rows(ids.size()));
   const ConstRows output = run(ids.size(), phase, on_layer);
   graph_.project(output, Rows(logits_.data(), 1, logits_.size()));
   return logits_.span();
@@ -171,39 +154,36 @@ std::span<const float> LazySession<Graph, Policy>::language_step(std::span<const
 template <ModelGraph Graph, PruningPolicy Policy>
 std::span<const float> LazySession<Graph, Policy>::step(ConstRows inputs, Phase phase) {
   check_room(inputs.rows());
-  LAZYLLM_EXPECTS(inputs.cols() == hidden_dim_);
-  const Rows hidden = new_hidden_rows(inputs.rows());
+  const Rows hidden = states_.new_rows(inputs.rows());
+  LAZYLLM_EXPECTS(inputs.cols() == hidden.cols());
   for (std::size_t r = 0; r < inputs.rows(); ++r) std::ranges::copy(inputs.row(r), hidden.row(r).begin());
   return run(inputs.rows(), phase, {}).row(0);
 }
 
-/// One step over all layers; the new tokens' inputs are in hidden_. Returns the last token's output [1, hidden_dim].
+/// One step over all layers; the new tokens' inputs are in states_. Returns the last token's output [1, hidden_dim].
 template <ModelGraph Graph, PruningPolicy Policy>
 ConstRows LazySession<Graph, Policy>::run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer) {
   interrupted_ = true;
-  depth_.resize(depth_.size() + new_tokens, 0);
-  unfinished_.resize(depth_.size(), false);
+  states_.add(new_tokens);
   last_.revived = 0;
-  // Every step starts again from the full context.
-  entering_.resize(depth_.size());
-  std::iota(entering_.begin(), entering_.end(), TokenIndex{0});
-  rows_.assign(entering_.end() - static_cast<std::ptrdiff_t>(new_tokens), entering_.end());
-  const bool prunes = depth_.size() >= options_.dense_below;
+  selection_.start(states_.size());
+  const bool prunes = states_.size() >= options_.dense_below;
   if (prunes) {
-    select_entering(before_first_layer, phase, {});
-    park_dropped_rows(before_first_layer, false);
+    select(before_first_layer, phase, {});
+    states_.park_dropped(selection_.entering(), before_first_layer, false);
   }
 
   for (LayerIndex layer = 0; layer < layer_count_; ++layer) {
     for (const PrefillHook* hook : {&std::as_const(options_.on_prefill_layer), &on_layer}) {
       if (phase == Phase::prefill && *hook && !(*hook)(layer, layer_count_)) throw Cancelled();
     }
-    collect_rows([&](TokenIndex token) { return depth_[token] == layer; });
-    last_.rows_computed[layer] = rows_.size();
-    const std::size_t wanted = prunes ? std::min<std::size_t>(policy_.query_rows(layer, phase), new_tokens) : 0;
-    const std::size_t query_rows = consecutive_tail(wanted);
+    last_.revived += states_.gather(selection_.entering(), layer);
+    last_.rows_computed[layer] = states_.rows().size();
+    // Query rows are new tokens: with at most as many as these, the rows at the end are no revived ones.
+    const std::size_t wanted = prunes ? std::min<std::size_t>(policy().query_rows(layer, phase), new_tokens) : 0;
+    const std::size_t query_rows = states_.consecutive_tail(wanted);
     if constexpr (SplitGraph<Graph>) {
-      if (query_rows != 0 || finishes_parked(layer)) {
+      if (query_rows != 0 || states_.any_unfinished(selection_.entering(), layer)) {
         run_split(layer, phase, query_rows, prunes);
         continue;
       }
@@ -219,7 +199,7 @@ ConstRows LazySession<Graph, Policy>::run(std::size_t new_tokens, Phase phase, c
   totals.revived += last_.revived;
   ++step_;
   interrupted_ = false;
-  return ConstRows(hidden_.data() + (rows_.size() - 1) * hidden_dim_, 1, hidden_dim_);
+  return states_.hidden().middle_rows(states_.rows().size() - 1, 1);
 }
 
 /// A layer as a whole, then the selection: who does not go on is parked with the layer's output.
@@ -227,17 +207,17 @@ template <ModelGraph Graph, PruningPolicy Policy>
 void LazySession<Graph, Policy>::run_whole(LayerIndex layer, Phase phase, std::size_t query_rows, bool prunes) {
   const bool last_layer = layer + 1 == layer_count_;
   const ScoreView scores = scores_view(query_rows);
-  const std::size_t outputs = last_layer ? std::max<std::size_t>(1, query_rows) : rows_.size();
+  const std::size_t outputs = last_layer ? std::max<std::size_t>(1, query_rows) : states_.rows().size();
   graph_.run_layer(LayerStep{.layer = layer,
-                             .rows = rows_,
-                             .keys = entering_,
+                             .rows = states_.rows(),
+                             .keys = selection_.entering(),
                              .outputs = outputs,
-                             .hidden = new_hidden_rows(rows_.size()),
+                             .hidden = states_.hidden(),
                              .scores = scores});
   last_.rows_finished[layer] = outputs;
-  for (const TokenIndex token : rows_) depth_[token] = static_cast<std::uint32_t>(layer + 1);
-  if (prunes) select_entering(layer, phase, scores);
-  if (prunes && !last_layer) park_dropped_rows(layer, false);
+  states_.mark_computed(layer);
+  if (prunes) select(layer, phase, scores);
+  if (prunes && !last_layer) states_.park_dropped(selection_.entering(), layer, false);
 }
 
 /// K and V, the selection, then the rest of the layer for those who go on: rows in flight, and tokens that an earlier
@@ -247,183 +227,30 @@ void LazySession<Graph, Policy>::run_split(LayerIndex layer, Phase phase, std::s
                                            bool prunes) requires SplitGraph<Graph> {
   const bool last_layer = layer + 1 == layer_count_;
   LayerStep step{.layer = layer,
-                 .rows = rows_,
-                 .keys = entering_,
-                 .outputs = rows_.size(),
-                 .hidden = new_hidden_rows(rows_.size()),
+                 .rows = states_.rows(),
+                 .keys = selection_.entering(),
+                 .outputs = states_.rows().size(),
+                 .hidden = states_.hidden(),
                  .scores = scores_view(query_rows)};
   graph_.project_kv(step);
-  for (const TokenIndex token : rows_) depth_[token] = static_cast<std::uint32_t>(layer + 1);
+  states_.mark_computed(layer);
   if (query_rows != 0) graph_.score(step);
-  keys_.assign(entering_.begin(), entering_.end());
-  if (prunes) select_entering(layer, phase, step.scores);
+  keys_.assign(step.keys.begin(), step.keys.end());
+  if (prunes) select(layer, phase, step.scores);
   if (last_layer) {
-    step.rows = std::span<const TokenIndex>(rows_).last(1);
-    step.hidden = step.hidden.middle_rows(rows_.size() - 1, 1);
+    step.rows = step.rows.last(1);
+    step.hidden = step.hidden.middle_rows(states_.rows().size() - 1, 1);
   } else {
-    park_dropped_rows(layer, true);
-    const auto runs = [&](TokenIndex token) {
-      return depth_[token] == layer + 1 && (unfinished_[token] || !aux_.contains(token));
-    };
-    collect_rows(runs);
-    for (const TokenIndex token : rows_) set_unfinished(token, layer, false);
-    step.rows = rows_;
-    step.hidden = new_hidden_rows(rows_.size());
+    states_.park_dropped(selection_.entering(), layer, true);
+    last_.revived += states_.gather_unfinished(selection_.entering(), layer);
+    step.rows = states_.rows();
+    step.hidden = states_.hidden();
   }
   step.keys = keys_;
   step.outputs = step.rows.size();
   step.scores = {};
   graph_.finish(step);
   last_.rows_finished[layer] = step.outputs;
-}
-
-/// Whether an entering token waits for the second half of this layer.
-template <ModelGraph Graph, PruningPolicy Policy>
-bool LazySession<Graph, Policy>::finishes_parked(LayerIndex layer) const {
-  return unfinished_at_[layer] != 0 && std::any_of(entering_.begin(), entering_.end(), [&](TokenIndex token) {
-           return unfinished_[token] && depth_[token] == layer + 1;
-         });
-}
-
-template <ModelGraph Graph, PruningPolicy Policy>
-ScoreView LazySession<Graph, Policy>::scores_view(std::size_t query_rows) {
-  return query_rows == 0 ? ScoreView() : ScoreView(scores_.data(), query_rows, graph_.head_count(), entering_.size());
-}
-
-/// rows_ becomes the entering tokens for which runs(token). Those in flight lie at the front of hidden_ in order;
-/// parked ones are revived: they come out of the Aux Cache into their places between them.
-template <ModelGraph Graph, PruningPolicy Policy>
-template <class Predicate>
-void LazySession<Graph, Policy>::collect_rows(Predicate runs) {
-  rows_.clear();
-  std::size_t in_flight = 0;
-  for (const TokenIndex token : entering_) {
-    if (!runs(token)) continue;
-    rows_.push_back(token);
-    in_flight += aux_.contains(token) ? 0 : 1;
-  }
-  last_.revived += rows_.size() - in_flight;
-  // From the back, so that a row in flight moves only to places that are already free.
-  const Rows hidden = new_hidden_rows(rows_.size());
-  for (std::size_t i = rows_.size(); i-- > in_flight;) {
-    if (aux_.contains(rows_[i])) {
-      aux_.take(rows_[i], hidden.row(i));
-    } else {
-      std::ranges::copy(hidden.row(--in_flight), hidden.row(i).begin());
-    }
-  }
-}
-
-/// Leaves in entering_ the tokens whose keep_ is set.
-template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::drop_unkept() {
-  std::size_t kept = 0;
-  for (std::size_t i = 0; i < entering_.size(); ++i) {
-    if (keep_[i]) entering_[kept++] = entering_[i];
-  }
-  entering_.resize(kept);
-}
-
-/// Without revival: leaves in entering_, and in the scores, the tokens that are in flight or have K and V at the next
-/// layer. The others are parked with the input of that layer.
-template <ModelGraph Graph, PruningPolicy Policy>
-ScoreView LazySession<Graph, Policy>::drop_parked(LayerIndex layer, ScoreView scores) {
-  for (std::size_t i = 0; i < entering_.size(); ++i) {
-    keep_[i] = depth_[entering_[i]] > layer + 1 || !aux_.contains(entering_[i]);
-  }
-  float* out = scores.data();
-  for (std::size_t r = 0; r < scores.query_rows() * scores.heads(); ++r) {
-    const float* const row = scores.data() + r * scores.keys();
-    for (std::size_t i = 0; i < scores.keys(); ++i) {
-      if (keep_[i]) *out++ = row[i];
-    }
-  }
-  drop_unkept();
-  return {scores.data(), scores.query_rows(), scores.heads(), entering_.size()};
-}
-
-/// Asks the policy who of entering_ goes on, and leaves those in entering_.
-template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::select_entering(LayerIndex layer, Phase phase, ScoreView scores) {
-  if (phase == Phase::decode && !options_.revive_in_decode) scores = drop_parked(layer, scores);
-  const std::span<bool> keep(keep_.get(), entering_.size());
-  std::ranges::fill(keep, true);
-  policy_.select(
-      PruneContext{.phase = phase, .layer = layer, .context_size = depth_.size(), .tokens = entering_, .probs = scores},
-      keep);
-  keep.back() = true;
-  if (phase == Phase::decode) limit_revivals(layer);
-  if (options_.on_select) candidates_.assign(entering_.begin(), entering_.end());
-  drop_unkept();
-  if (options_.on_select && (!scores.empty() || entering_.size() != candidates_.size())) {
-    options_.on_select(
-        Selection{.step = step_, .layer = layer, .candidates = candidates_, .scores = importance(), .kept = entering_});
-  }
-}
-
-/// How the policy ranked entering_ just now; empty where it does not tell.
-template <ModelGraph Graph, PruningPolicy Policy>
-std::span<const float> LazySession<Graph, Policy>::importance() const {
-  if constexpr (ScoringPolicy<Policy>) return policy_.importance();
-  return {};
-}
-
-/// Of the tokens to keep that would be revived for layer + 1, leaves the best decode_revivals; where the policy did not
-/// rank, the first ones.
-template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::limit_revivals(LayerIndex layer) {
-  if (options_.decode_revivals >= entering_.size()) return;
-  revivals_.clear();
-  for (std::size_t i = 0; i < entering_.size(); ++i) {
-    if (keep_[i] && depth_[entering_[i]] == layer + 1 && aux_.contains(entering_[i])) {
-      revivals_.push_back(static_cast<std::uint32_t>(i));
-    }
-  }
-  if (revivals_.size() <= options_.decode_revivals) return;
-  const auto cut = revivals_.begin() + static_cast<std::ptrdiff_t>(options_.decode_revivals);
-  const std::span<const float> ranks = importance();
-  std::nth_element(revivals_.begin(), cut, revivals_.end(), [ranks](std::uint32_t a, std::uint32_t b) {
-    return !ranks.empty() && ranks[a] != ranks[b] ? ranks[a] > ranks[b] : a < b;
-  });
-  std::for_each(cut, revivals_.end(), [this](std::uint32_t i) { keep_[i] = false; });
-}
-
-/// Rows that do not enter the next layer go to the Aux Cache, with the input of `layer`, whose second half they lack,
-/// or with its output; the others close ranks at the front of hidden_.
-template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::park_dropped_rows(LayerIndex layer, bool unfinished) {
-  const Rows hidden = new_hidden_rows(rows_.size());
-  std::size_t kept = 0;
-  auto entering = entering_.begin();
-  for (std::size_t i = 0; i < rows_.size(); ++i) {
-    entering = std::lower_bound(entering, entering_.end(), rows_[i]);
-    if (entering == entering_.end() || *entering != rows_[i]) {
-      aux_.store(rows_[i], hidden.row(i));
-      if (unfinished) set_unfinished(rows_[i], layer, true);
-    } else {
-      if (kept != i) std::ranges::copy(hidden.row(i), hidden.row(kept).begin());
-      ++kept;
-    }
-  }
-}
-
-template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::set_unfinished(TokenIndex token, LayerIndex layer, bool unfinished) {
-  if (unfinished_[token] == unfinished) return;
-  unfinished_[token] = unfinished;
-  unfinished_at_[layer] += unfinished ? 1 : static_cast<std::size_t>(-1);
-}
-
-/// How many of the last rows stand at consecutive positions, at most `at_most`: with at most as many as there are new
-/// tokens, the rows that may serve as queries.
-template <ModelGraph Graph, PruningPolicy Policy>
-std::size_t LazySession<Graph, Policy>::consecutive_tail(std::size_t at_most) const {
-  std::size_t count = std::min<std::size_t>(at_most, 1);
-  while (count < std::min(at_most, rows_.size()) &&
-         rows_[rows_.size() - count] == rows_[rows_.size() - count - 1] + 1) {
-    ++count;
-  }
-  return count;
 }
 
 }  // namespace lazyllm::inline v0
