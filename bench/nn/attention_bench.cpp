@@ -4,9 +4,7 @@
 #include <benchmark/benchmark.h>
 
 #include <Eigen/Core>
-#include <algorithm>
 #include <cmath>
-#include <concepts>
 #include <cstddef>
 #include <lazyllm/nn/attention.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
@@ -32,29 +30,31 @@ std::vector<float> noise(std::size_t count, unsigned seed) {
   return values;
 }
 
-template <KeyValueElement Element>
-std::vector<Element> stored(const std::vector<float>& values) {
-  if constexpr (std::same_as<Element, float>) {
-    return values;
-  } else {
-    std::vector<Element> rounded(values.size());
-    std::transform(values.begin(), values.end(), rounded.begin(), to_bfloat16);
-    return rounded;
+/// Rows of dim numbers as they are stored.
+template <RowElement Element>
+std::vector<Element> stored(const std::vector<float>& values, std::size_t dim) {
+  std::vector<Element> rows(values.size() / dim * row_size<Element>(dim));
+  for (std::size_t r = 0; r < values.size() / dim; ++r) {
+    encode_row(std::span(values).subspan(r * dim, dim), rows.data() + r * row_size<Element>(dim));
   }
+  return rows;
 }
 
 /// K and V as [token, kv_head, head_dim], like TokenMajor.
-template <KeyValueElement Element>
+template <RowElement Element>
 struct PlainKv {
   PlainKv(const AttentionShape& s, std::size_t tokens)
       : shape(s),
-        keys(stored<Element>(noise(s.kv_heads * tokens * s.head_dim, 1))),
-        values(stored<Element>(noise(keys.size(), 2))) {}
+        keys(stored<Element>(noise(s.kv_heads * tokens * s.head_dim, 1), s.head_dim)),
+        values(stored<Element>(noise(s.kv_heads * tokens * s.head_dim, 2), s.head_dim)) {}
   [[nodiscard]] const Element* key(std::size_t kv_head, TokenIndex token) const {
-    return keys.data() + (token * shape.kv_heads + kv_head) * shape.head_dim;
+    return keys.data() + row(kv_head, token);
   }
   [[nodiscard]] const Element* value(std::size_t kv_head, TokenIndex token) const {
-    return values.data() + (token * shape.kv_heads + kv_head) * shape.head_dim;
+    return values.data() + row(kv_head, token);
+  }
+  [[nodiscard]] std::size_t row(std::size_t kv_head, TokenIndex token) const {
+    return (token * shape.kv_heads + kv_head) * row_size<Element>(shape.head_dim);
   }
   [[nodiscard]] std::size_t kv_head_count() const { return shape.kv_heads; }
   [[nodiscard]] std::size_t head_dim() const { return shape.head_dim; }
@@ -93,7 +93,7 @@ struct Case {
   std::size_t score_rows;
 };
 
-template <KeyValueElement Element>
+template <RowElement Element>
 void run(benchmark::State& state, const Case& c, Isa isa, std::size_t threads) {
   const PlainKv<Element> kv(c.shape, c.keys);
   const std::vector<TokenIndex> keys = first_tokens(c.keys);
@@ -174,10 +174,13 @@ void add_case(const std::string& name, const Case& c) {
     for (const std::size_t threads : {std::size_t{1}, std::size_t{2}}) {
       const std::string prefix = name + "/" + shape_name(c.shape);
       const std::string suffix = "/" + std::string(lazyllm::name(isa));
-      add(prefix + "/float" + suffix, c.keys, threads,
-          [=](benchmark::State& state) { run<float>(state, c, isa, threads); });
-      add(prefix + "/bfloat16" + suffix, c.keys, threads,
-          [=](benchmark::State& state) { run<BFloat16>(state, c, isa, threads); });
+      const auto add_element = [&](const char* element, const auto& body) {
+        add(prefix + "/" + element + suffix, c.keys, threads, body);
+      };
+      add_element("float", [=](benchmark::State& state) { run<float>(state, c, isa, threads); });
+      add_element("half", [=](benchmark::State& state) { run<Float16>(state, c, isa, threads); });
+      add_element("bfloat16", [=](benchmark::State& state) { run<BFloat16>(state, c, isa, threads); });
+      add_element("int8", [=](benchmark::State& state) { run<Int8>(state, c, isa, threads); });
     }
   }
 }

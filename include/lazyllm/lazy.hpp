@@ -8,6 +8,7 @@
 #include <lazyllm/core/float16.hpp>
 #include <lazyllm/core/kv_store.hpp>
 #include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/filter_prompt.hpp>
 #include <lazyllm/graph/layer_selection.hpp>

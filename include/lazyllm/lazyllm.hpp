@@ -5,6 +5,7 @@
 #include <lazyllm/cache/aux_cache.hpp>
 #include <lazyllm/cache/kv_cache.hpp>
 #include <lazyllm/cache/layout.hpp>
+#include <lazyllm/cache/page_pool.hpp>
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/bfloat16.hpp>
 #include <lazyllm/core/contract.hpp>
@@ -12,6 +13,7 @@
 #include <lazyllm/core/float16.hpp>
 #include <lazyllm/core/kv_store.hpp>
 #include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/filter_prompt.hpp>
 #include <lazyllm/graph/layer_selection.hpp>

@@ -23,16 +23,18 @@ namespace {
 class Tiled {
  public:
   explicit Tiled(CacheShape shape) : shape_(shape) {}
-  std::size_t offset(std::size_t kv_head, std::size_t slot) const {
-    return (((slot / 4) * shape_.kv_heads + kv_head) * 4 + slot % 4) * shape_.head_dim;
+  std::size_t row(std::size_t kv_head, std::size_t slot) const {
+    return ((slot / 4) * shape_.kv_heads + kv_head) * 4 + slot % 4;
   }
-  std::size_t required_size() const { return (shape_.slots + 3) / 4 * 4 * shape_.kv_heads * shape_.head_dim; }
+  std::size_t row_count() const { return (shape_.slots + 3) / 4 * 4 * shape_.kv_heads; }
 
  private:
   CacheShape shape_;
 };
-static_assert(CacheLayout<Tiled>);
+static_assert(CacheLayout<Tiled> && !PagedLayout<Tiled>);
+using PagedTiled = Paged<16, Tiled>;
 static_assert(KeyValueReader<LayerCache<Tiled>> && !KeyValueReader<Tiled>);
+static_assert(KeyValueCache<KvCache<PagedTiled, Int8, BFloat16>> && !KeyValueCache<LayerCache<>>);
 
 float expected(TokenIndex token, std::size_t head, std::size_t i, bool is_key) {
   return static_cast<float>(token) * 1000.0f + static_cast<float>(head * 100 + i) + (is_key ? 0.25f : 0.75f);
@@ -71,10 +73,10 @@ bool holds(const Cache& cache, const std::map<TokenIndex, KeyValue>& expected, T
 }  // namespace
 
 TEST_CASE_TEMPLATE("A layer agrees with a dictionary of vectors over random stores, removals, truncations and imports",
-                   Layout, TokenMajor, HeadMajor, Tiled) {
+                   Layout, TokenMajor, HeadMajor, Tiled, Paged<8>, PagedTiled) {
   constexpr std::size_t heads = 3, dim = 4;
   constexpr TokenIndex tokens = 61;
-  LayerCache<Layout> cache(CacheShape{heads, dim, tokens});
+  LayerCache<Layout, float> cache(CacheShape{heads, dim, tokens});
   std::map<TokenIndex, KeyValue> oracle;
   std::mt19937 random(11);
   std::vector<std::byte> bytes(cache.token_bytes());
@@ -106,7 +108,7 @@ TEST_CASE_TEMPLATE("A layer agrees with a dictionary of vectors over random stor
 
 TEST_CASE("A layer holds as many tokens as it has slots, also after every one of them was removed and came back") {
   constexpr TokenIndex tokens = 10;
-  LayerCache<> cache(CacheShape{1, 2, tokens});
+  LayerCache<TokenMajor, float> cache(CacheShape{1, 2, tokens});
   for (int round = 0; round < 3; ++round) {
     for (TokenIndex token = 0; token < tokens; ++token) {
       const std::vector<float> row(2, static_cast<float>(token));
@@ -122,9 +124,9 @@ TEST_CASE("A layer holds as many tokens as it has slots, also after every one of
 }
 
 TEST_CASE_TEMPLATE("Exported bits come back identical in a cache of another layout, NaNs included", Element, float,
-                   BFloat16) {
+                   Float16, BFloat16) {
   LayerCache<HeadMajor, Element> from(CacheShape{2, 4, 9});
-  LayerCache<TokenMajor, Element> to(CacheShape{2, 4, 9});
+  LayerCache<Paged<2, Tiled>, Element> to(CacheShape{2, 4, 9});
   const std::vector<float> key{NAN, -0.0f, 1e-39f, HUGE_VALF, 0.1f, 3.0f, -7.0f, 1e38f};
   const std::vector<float> value{8.0f, 7.0f, 6.0f, 5.0f, NAN, 3.0f, 2.0f, 1.0f};
   from.store(8, std::vector<float>(8), std::vector<float>(8));
@@ -142,7 +144,7 @@ TEST_CASE_TEMPLATE("Exported bits come back identical in a cache of another layo
 }
 
 TEST_CASE("Truncating a cache forgets the later tokens at every layer") {
-  KvCache<> cache(2, CacheShape{1, 2, 8});
+  KvCache<TokenMajor, float> cache(2, CacheShape{1, 2, 8});
   const std::vector<float> row(2);
   for (const TokenIndex token : {5u, 1u, 4u, 7u}) cache.layer(0).store(token, row, row);
   cache.layer(1).store(4, row, row);
@@ -154,29 +156,51 @@ TEST_CASE("Truncating a cache forgets the later tokens at every layer") {
   CHECK(cache.size_bytes() == 0);
 }
 
-TEST_CASE("No operation of a layer allocates after construction") {
+TEST_CASE("Layers take pages for the tokens they hold, and share those that others gave back") {
+  using Cache = KvCache<Paged<4>, float>;
+  Cache cache(2, CacheShape{2, 4, 100});
+  constexpr std::size_t page_bytes = 4 * 2 * 8 * sizeof(float);
+  const std::vector<float> row(8);
+  CHECK(cache.reserved_bytes() == 0);
+  for (TokenIndex token = 0; token < 9; ++token) cache.layer(0).store(token, row, row);
+  CHECK(cache.reserved_bytes() == 3 * page_bytes);
+  CHECK(cache.size_bytes() == 9 * page_bytes / 4);
+  cache.layer(0).remove(2);  // the last page's only token takes the place
+  for (TokenIndex token = 0; token < 4; ++token) cache.layer(1).store(token, row, row);
+  CHECK(cache.reserved_bytes() == 3 * page_bytes);
+  cache.layer(1).store(4, row, row);
+  CHECK(cache.reserved_bytes() == 4 * page_bytes);
+  cache.truncate(0);
+  for (TokenIndex token = 0; token < 16; ++token) cache.layer(1).store(token + 50, row, row);
+  CHECK(cache.reserved_bytes() == 4 * page_bytes);
+}
+
+TEST_CASE("A layer allocates nothing after construction, with a paged layout only a page when the pages are full") {
   if (!counts_allocations) {
     MESSAGE("skipped: allocations are not counted under the thread sanitizer");
     return;
   }
-  LayerCache<> cache(CacheShape{2, 4, 50});
   const std::vector<float> row(8);
-  std::vector<std::byte> bits(cache.token_bytes());
-  const AllocationCount count;
-  for (int round = 0; round < 2; ++round) {
-    for (TokenIndex token = 0; token < 49; ++token) cache.store(token, row, row);
-    cache.export_token(20, bits);
-    cache.import_token(49, bits);
-    for (TokenIndex token = 10; token < 20; ++token) cache.remove(token);
-    cache.truncate(5);
-    cache.truncate(0);
-  }
-  CHECK(count.calls() == 0);
+  const auto allocations = [&](auto cache) {
+    std::vector<std::byte> bits(cache.token_bytes());
+    const AllocationCount count;
+    for (int round = 0; round < 2; ++round) {
+      for (TokenIndex token = 0; token < 49; ++token) cache.store(token, row, row);
+      cache.export_token(20, bits);
+      cache.import_token(49, bits);
+      for (TokenIndex token = 10; token < 20; ++token) cache.remove(token);
+      cache.truncate(5);
+      cache.truncate(0);
+    }
+    return count.calls();
+  };
+  CHECK(allocations(LayerCache<>(CacheShape{2, 4, 50})) == 0);
+  CHECK(allocations(LayerCache<Paged<16>, Int8>(CacheShape{2, 4, 50})) == 4);
 }
 
 #ifndef NDEBUG
 TEST_CASE("A layer refuses to remove or export a token that is not there, and to import one that is, in Debug") {
-  LayerCache<> cache(CacheShape{1, 2, 4});
+  LayerCache<TokenMajor, float> cache(CacheShape{1, 2, 4});
   std::vector<std::byte> bits(cache.token_bytes());
   CHECK_THROWS_AS(cache.remove(1), std::logic_error);
   CHECK_THROWS_AS(cache.export_token(1, bits), std::logic_error);
@@ -187,9 +211,9 @@ TEST_CASE("A layer refuses to remove or export a token that is not there, and to
 #endif
 
 TEST_CASE_TEMPLATE("A layer finds each token's own K and V whatever the order of arrival", Layout, TokenMajor,
-                   HeadMajor, Tiled) {
+                   HeadMajor, Tiled, Paged<8>, PagedTiled) {
   constexpr std::size_t heads = 3, dim = 4, tokens = 41;
-  LayerCache<Layout> cache(CacheShape{heads, dim, tokens});
+  LayerCache<Layout, float> cache(CacheShape{heads, dim, tokens});
   std::vector<TokenIndex> order(tokens);
   std::iota(order.begin(), order.end(), TokenIndex{0});
   std::shuffle(order.begin(), order.end(), std::mt19937(3));
@@ -217,7 +241,7 @@ TEST_CASE_TEMPLATE("A layer finds each token's own K and V whatever the order of
 }
 
 TEST_CASE("Bytes in use count the tokens that were computed at each layer") {
-  KvCache<> cache(2, CacheShape{2, 8, 100});
+  KvCache<TokenMajor, float> cache(2, CacheShape{2, 8, 100});
   const std::vector<float> row(16);
   cache.layer(0).store(7, row, row);
   cache.layer(0).store(99, row, row);
@@ -236,4 +260,21 @@ TEST_CASE("BFloat16 elements are the stored floats rounded to nearest even, in h
     CHECK(cache.value(0, 5)[i] == to_bfloat16(value[i]));
   }
   CHECK(cache.size_bytes() == 2 * 4 * sizeof(BFloat16));
+}
+
+TEST_CASE("Keys and values may be stored as different elements, and a token's bytes are the sum of both") {
+  LayerCache<Paged<2>, Int8, Float16> cache(CacheShape{2, 6, 5});
+  CHECK(cache.token_bytes() == 2 * (12 + 12));
+  const std::vector<float> key{127.0f, -3.0f, 0.0f, 1.0f, 2.0f, 3.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 254.0f};
+  const std::vector<float> value{0.5f, 1.0f, 2.0f, 4.0f, 8.0f, 16.0f, -0.5f, -1.0f, -2.0f, -4.0f, -8.0f, 65504.0f};
+  cache.store(4, value, value);
+  cache.store(3, key, value);
+  cache.remove(4);
+  for (std::size_t head = 0; head < 2; ++head) {
+    std::vector<float> row(6);
+    decode_row(cache.key(head, 3), std::span(row));
+    CHECK(std::equal(row.begin(), row.end(), key.begin() + static_cast<std::ptrdiff_t>(head * 6)));
+    decode_row(cache.value(head, 3), std::span(row));
+    CHECK(std::equal(row.begin(), row.end(), value.begin() + static_cast<std::ptrdiff_t>(head * 6)));
+  }
 }

@@ -2,6 +2,7 @@
 
 #include <lazyllm/core/kv_store.hpp>
 
+#include <concepts>
 #include <cstddef>
 
 namespace {
@@ -17,6 +18,20 @@ struct Archetype {
   std::size_t head_dim() const { return 1; }
 };
 static_assert(KeyValueReader<Archetype>);
+
+/// Keys and values may be stored as different elements.
+struct Mixed : Archetype {
+  lazyllm::Int8 codes[8];
+  const lazyllm::Int8* key(std::size_t, TokenIndex) const { return codes; }
+};
+static_assert(KeyValueReader<Mixed> && std::same_as<lazyllm::KeyElementOf<Mixed>, lazyllm::Int8> &&
+              std::same_as<lazyllm::ValueElementOf<Mixed>, float>);
+
+struct Doubles : Archetype {
+  double number = 1.0;
+  const double* key(std::size_t, TokenIndex) const { return &number; }
+};
+static_assert(!KeyValueReader<Doubles>);
 
 struct WithoutValues {
   const float* key(std::size_t, TokenIndex) const { return nullptr; }

@@ -180,7 +180,7 @@ TEST_CASE("The Llama graph under the engine agrees with the naive LazyLLM in kep
                   gguf_of(c.model, c.context_size).save(path);
                   const MappedFile file(path);
                   const auto weights = LlamaWeights<>::load(file, parse_gguf(file.bytes()), executor);
-                  Llama<AsStored, SerialExecutor, TokenMajor, float> graph(weights, executor, c.context_size);
+                  Llama<AsStored, SerialExecutor, KvCache<TokenMajor, float>> graph(weights, executor, c.context_size);
                   compare(graph, c, run, coverage);
                 });
 }

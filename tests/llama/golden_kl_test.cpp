@@ -178,8 +178,8 @@ TEST_CASE("Keys and values in bfloat16 cost at most 0.002 mean KL against float 
   std::vector<double> between, float_to_torch, bfloat16_to_torch;
   for (const GoldenPrompt& prompt : golden_prompts()) {
     if (sanitized_build && prompt.ids.size() > 24) continue;
-    Llama<AsStored, ThreadPool, TokenMajor, float> with_float(weights, executor, prompt.ids.size());
-    Llama<AsStored, ThreadPool, TokenMajor, BFloat16> with_bfloat16(weights, executor, prompt.ids.size());
+    Llama<AsStored, ThreadPool, KvCache<TokenMajor, float>> with_float(weights, executor, prompt.ids.size());
+    Llama with_bfloat16(weights, executor, prompt.ids.size());
     const std::size_t count = prompt.positions.size();
     const AlignedBuffer<float> expected = dense_logits(with_float, prompt.ids, count);
     const AlignedBuffer<float> logits = dense_logits(with_bfloat16, prompt.ids, count);

@@ -33,7 +33,7 @@ constexpr std::size_t tile = Llama<>::tile_rows;
 using Shared = std::shared_ptr<const LlamaWeights<AsStored>>;
 
 static_assert(LanguageGraph<Llama<>> && SplitGraph<Llama<>>);
-static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, HeadMajor, float>>);
+static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, KvCache<HeadMajor, float>>>);
 
 Shared load(const GgufWriter& writer) {
   const TemporaryDirectory directory;
@@ -179,7 +179,7 @@ TEST_CASE("1, 2 and 3 threads, and both cache layouts, give the same bits, dense
       ThreadPool pool(threads);
       Llama graph(weights, pool, tile + 48);
       CHECK(run(graph, top_k(schedule), ids) == expected);
-      Llama<AsStored, ThreadPool, HeadMajor> other(weights, pool, tile + 48);
+      Llama<AsStored, ThreadPool, KvCache<Paged<16>>> other(weights, pool, tile + 48);
       CHECK(run(other, top_k(schedule), ids) == expected);
     }
   }
@@ -254,13 +254,16 @@ TEST_CASE("K and V take memory for the tokens computed at each layer") {
   const Shared weights = quantised_model();
   ThreadPool pool(1);
   Llama graph(weights, pool, 100);
-  Llama<AsStored, ThreadPool, TokenMajor, float> floats(weights, pool, 100);
+  Llama<AsStored, ThreadPool, KvCache<Paged<16>>> paged(weights, pool, 100);
   LazySession session(graph, top_k("0:10,1:5"), options(100));
-  LazySession wide(floats, top_k("0:10,1:5"), options(100));
+  LazySession in_pages(paged, top_k("0:10,1:5"), options(100));
+  CHECK(paged.kv_reserved_bytes() == 0);
   session.prefill(prompt(40));
-  wide.prefill(prompt(40));
-  CHECK(graph.kv_bytes() == (40 + 10 + 5) * 2 * 32 * sizeof(BFloat16));
-  CHECK(floats.kv_bytes() == (40 + 10 + 5) * 2 * 32 * sizeof(float));
+  in_pages.prefill(prompt(40));
+  constexpr std::size_t token_bytes = 2 * 32 * sizeof(BFloat16);
+  for (const std::size_t bytes : {graph.kv_bytes(), paged.kv_bytes()}) CHECK(bytes == (40 + 10 + 5) * token_bytes);
+  CHECK(graph.kv_reserved_bytes() == 3 * 100 * token_bytes);
+  CHECK(paged.kv_reserved_bytes() == (3 + 1 + 1) * 16 * token_bytes);
   CHECK(session.aux_bytes() == 35 * 64 * sizeof(float));
 }
 

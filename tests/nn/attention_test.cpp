@@ -35,12 +35,6 @@ struct Result {
   std::vector<float> probabilities;  // [query_rows, heads, keys]
 };
 
-/// Whether the products of attention round their other operand to bfloat16.
-template <class Element>
-bool rounds_operands(Isa isa, std::size_t head_dim) {
-  return std::same_as<Element, BFloat16> && (isa == Isa::avx512bf16 || isa == Isa::amx) && head_dim % 32 == 0;
-}
-
 /// A layer with random queries for every token of [0, tokens) and random K and V.
 template <class Element>
 struct Layer {
@@ -79,7 +73,7 @@ struct Layer {
   /// Every row, head and probability of `result` against the oracle.
   void check(const Result& result, std::span<const TokenIndex> rows, std::span<const TokenIndex> keys,
              std::size_t query_rows, Isa isa, bool exact_scores = false) const {
-    const double operand_rounding = rounds_operands<Element>(isa, shape.head_dim) ? 0x1p-8 : 0.0;
+    const double rounding = operand_rounding<Element, Element>(isa, shape.head_dim);
     double worst = 0.0;
     double worst_probability = 0.0;
     std::size_t not_zero_beyond_row = 0;
@@ -87,7 +81,7 @@ struct Layer {
       for (std::size_t head = 0; head < shape.heads; ++head) {
         const AttentionAnswer answer =
             attention_oracle(query(rows[r], head), static_cast<double>(shape.scale), rows[r], keys, kv,
-                             head / (shape.heads / shape.kv_heads), operand_rounding, exact_scores);
+                             head / (shape.heads / shape.kv_heads), rounding, exact_scores);
         for (std::size_t i = 0; i < shape.head_dim; ++i) {
           const double got = static_cast<double>(result.out[r * width() + head * shape.head_dim + i]);
           const double error = std::fabs(got - answer.out[i]) / answer.out_bound[i];
@@ -177,7 +171,7 @@ TEST_CASE_TEMPLATE("attention over one key returns its value", Element, float, B
     const Result result = layer.run(only, only, 1, executor, isa);
     for (std::size_t head = 0; head < 6; ++head) {
       std::vector<float> value(32);
-      for (std::size_t i = 0; i < 32; ++i) value[i] = static_cast<float>(exact(layer.kv.value(head / 3, 7)[i]));
+      decode_row(layer.kv.value(head / 3, 7), std::span(value));
       CHECK(result.probabilities[head] == 1.0f);
       CHECK(same_bits(std::span(result.out).subspan(head * 32, 32), value));
     }
@@ -272,7 +266,7 @@ TEST_CASE_TEMPLATE("attention never touches what a row does not see", Element, f
     Layer<Element> poisoned = layer;
     const std::size_t first = poisoned.kv.at(0, 101);
     // Where a product of weight 0 cannot be left out (attention's docstring), the largest number has to do.
-    const float poison = rounds_operands<Element>(isa, 64) ? 0x1p127f : NAN;
+    const float poison = operand_rounding<Element, Element>(isa, 64) > 0.0 ? 0x1p127f : NAN;
     for (std::size_t i = first; i < poisoned.kv.keys.size(); ++i) {
       put(poisoned.kv.keys[i], poison);
       put(poisoned.kv.values[i], poison);

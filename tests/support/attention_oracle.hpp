@@ -2,9 +2,12 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <lazyllm/core/kv_store.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/nn/attention.hpp>
+#include <lazyllm/simd/isa.hpp>
 #include <random>
 #include <span>
 #include <vector>
@@ -12,7 +15,7 @@
 namespace lazyllm::test {
 
 /// K and V in two plain arrays [kv_head, token, head_dim].
-template <KeyValueElement Element = float>
+template <RowElement Element = float>
 struct ArrayKv {
   ArrayKv(std::size_t heads, std::size_t tokens, std::size_t dim)
       : heads_(heads), tokens_(tokens), dim_(dim), keys(heads * tokens * dim), values(keys.size()) {}
@@ -34,8 +37,23 @@ static_assert(KeyValueReader<ArrayKv<>> && KeyValueReader<ArrayKv<BFloat16>>);
 
 inline void put(float& to, float value) { to = value; }
 inline void put(BFloat16& to, float value) { to = to_bfloat16(value); }
-inline double exact(float value) { return static_cast<double>(value); }
-inline double exact(BFloat16 value) { return static_cast<double>(to_float(value)); }
+
+/// The numbers of a stored row.
+template <RowElement Element>
+std::vector<double> exact_row(const Element* stored, std::size_t dim) {
+  std::vector<float> row(dim);
+  decode_row(stored, std::span(row));
+  return {row.begin(), row.end()};
+}
+
+/// Relative error of a product of attention by what its operands are rounded to: bfloat16 where both elements go
+/// through pairs of those, of 8-bit numbers both operands.
+template <RowElement Key, RowElement Value>
+double operand_rounding(Isa isa, std::size_t head_dim) {
+  const bool in_pairs = detail::in_bfloat16_pairs<Key> && detail::in_bfloat16_pairs<Value>;
+  if (!in_pairs || (isa != Isa::avx512bf16 && isa != Isa::amx) || head_dim % 32 != 0) return 0.0;
+  return std::same_as<Key, Int8> || std::same_as<Value, Int8> ? 2 * 0x1p-8 + 0x1p-16 : 0x1p-8;
+}
 
 struct AttentionAnswer {
   std::vector<double> out;            // [head_dim]
@@ -44,12 +62,12 @@ struct AttentionAnswer {
   double probability_bound = 0.0;     // relative
 };
 
-/// One query (of one head) against the keys <= position. `operand_rounding`: relative error of a query and of a weight
-/// as the products see them. `exact_scores`: inputs whose products and sums are exact.
-template <KeyValueElement Element>
+/// One query (of one head) against the keys <= position. `product_rounding`: of operand_rounding. `exact_scores`:
+/// inputs whose products and sums are exact.
+template <KeyValueReader KV>
 AttentionAnswer attention_oracle(std::span<const float> query, double scale, TokenIndex position,
-                                 std::span<const TokenIndex> keys, const ArrayKv<Element>& kv, std::size_t kv_head,
-                                 double operand_rounding, bool exact_scores = false) {
+                                 std::span<const TokenIndex> keys, const KV& kv, std::size_t kv_head,
+                                 double product_rounding, bool exact_scores = false) {
   constexpr double unit = 0x1p-24;  // relative error of one float operation
   const std::size_t dim = query.size();
   AttentionAnswer answer;
@@ -62,8 +80,9 @@ AttentionAnswer attention_oracle(std::span<const float> query, double scale, Tok
   for (std::size_t k = 0; k < keys.size() && keys[k] <= position; ++k) {
     double dot = 0.0;
     double magnitude = 0.0;
+    const std::vector<double> key = exact_row(kv.key(kv_head, keys[k]), dim);
     for (std::size_t i = 0; i < dim; ++i) {
-      const double product = scale * static_cast<double>(query[i]) * exact(kv.key(kv_head, keys[k])[i]);
+      const double product = scale * static_cast<double>(query[i]) * key[i];
       dot += product;
       magnitude += std::fabs(product);
     }
@@ -71,7 +90,7 @@ AttentionAnswer attention_oracle(std::span<const float> query, double scale, Tok
     max = std::fmax(max, dot);
     // One rounding of query * scale, two a dimension (one with fma), one of score - max.
     score_error =
-        std::fmax(score_error, ((2.0 * static_cast<double>(dim) + 2.0) * unit + operand_rounding) * magnitude);
+        std::fmax(score_error, ((2.0 * static_cast<double>(dim) + 2.0) * unit + product_rounding) * magnitude);
   }
   if (exact_scores) score_error = 0.0;
   double sum = 0.0;
@@ -82,21 +101,24 @@ AttentionAnswer attention_oracle(std::span<const float> query, double scale, Tok
   const double tiles = static_cast<double>(keys.size()) / 64.0 + 1.0;
   answer.probability_bound = 2.0 * (std::expm1(2.0 * score_error) + 3e-7 * (1.0 + 2.0 * tiles)) +
                              (static_cast<double>(keys.size()) + 8.0) * unit;
-  for (std::size_t i = 0; i < dim; ++i) {
-    double magnitude = 0.0;
-    for (std::size_t k = 0; k < keys.size() && keys[k] <= position; ++k) {
-      const double term = answer.probabilities[k] * exact(kv.value(kv_head, keys[k])[i]);
+  std::vector<double> magnitude(dim, 0.0);
+  for (std::size_t k = 0; k < keys.size() && keys[k] <= position; ++k) {
+    const std::vector<double> value = exact_row(kv.value(kv_head, keys[k]), dim);
+    for (std::size_t i = 0; i < dim; ++i) {
+      const double term = answer.probabilities[k] * value[i];
       answer.out[i] += term;
-      magnitude += std::fabs(term);
+      magnitude[i] += std::fabs(term);
     }
-    answer.out_bound[i] = magnitude * (answer.probability_bound + operand_rounding +
-                                       2.0 * (static_cast<double>(keys.size()) + 8.0) * unit) +
+  }
+  for (std::size_t i = 0; i < dim; ++i) {
+    answer.out_bound[i] = magnitude[i] * (answer.probability_bound + product_rounding +
+                                          2.0 * (static_cast<double>(keys.size()) + 8.0) * unit) +
                           1e-37;
   }
   return answer;
 }
 
-template <KeyValueElement Element>
+template <RowElement Element>
 void fill_normal(std::vector<Element>& values, std::mt19937& random) {
   std::normal_distribution<float> normal;
   for (Element& value : values) put(value, normal(random));

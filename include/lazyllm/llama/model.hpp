@@ -58,8 +58,7 @@ static_assert(MatmulEpilogue<StoreWithBias> && MatmulEpilogue<SwiGluWithOutput>)
 
 /// A LanguageGraph over shared weights. Not thread-safe: one graph, one executor and one thread per sequence; any
 /// number of graphs share the weights. Nothing allocates after construction.
-template <WeightChoice W = AsStored, Executor E = ThreadPool, CacheLayout Layout = TokenMajor,
-          KeyValueElement Element = BFloat16>
+template <WeightChoice W = AsStored, Executor E = ThreadPool, KeyValueCache Cache = KvCache<>>
 class Llama {
  public:
   /// Rows of a prompt that pass through a layer together: enough to reuse each weight from the cache, few enough for
@@ -78,6 +77,8 @@ class Llama {
   [[nodiscard]] const LlamaConfig& config() const { return weights_->config(); }
   /// Bytes of K and V in use.
   [[nodiscard]] std::size_t kv_bytes() const { return cache_.size_bytes(); }
+  /// Bytes of the pages that hold them; with a layout that is not paged the address space of the whole context.
+  [[nodiscard]] std::size_t kv_reserved_bytes() const { return cache_.reserved_bytes(); }
 
   void embed(std::span<const TokenId> ids, Rows hidden) const {
     for (std::size_t r = 0; r < ids.size(); ++r) {
@@ -133,7 +134,7 @@ class Llama {
 
   std::shared_ptr<const LlamaWeights<W>> weights_;
   E& executor_;
-  KvCache<Layout, Element> cache_;
+  Cache cache_;
   RopeTable rope_;
   AttentionShape attention_shape_;
   Scratch scratch_;
@@ -154,9 +155,8 @@ inline std::size_t checked_context(const LlamaConfig& config, std::size_t contex
 
 }  // namespace detail
 
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-Llama<W, E, Layout, Element>::Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& executor,
-                                    std::size_t context_size)
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+Llama<W, E, Cache>::Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& executor, std::size_t context_size)
     : weights_(std::move(weights)),
       executor_(executor),
       cache_(config().layers, CacheShape{.kv_heads = config().kv_heads,
@@ -182,15 +182,15 @@ Llama<W, E, Layout, Element>::Llama(std::shared_ptr<const LlamaWeights<W>> weigh
   scratch_.input.reserve(tile_rows, std::max({config().hidden_dim, query_dim, config().ffn_dim}));
 }
 
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-void Llama<W, E, Layout, Element>::run_layer(const LayerStep& step) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::run_layer(const LayerStep& step) {
   LAZYLLM_EXPECTS(step.rows.size() == step.hidden.rows() && step.outputs <= step.rows.size());
   // Rows are ascending and attention is causal: a tile needs no K or V of the tiles after it.
   for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) { run_tile(step, first, count); });
 }
 
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-void Llama<W, E, Layout, Element>::run_tile(const LayerStep& step, std::size_t first, std::size_t count) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::run_tile(const LayerStep& step, std::size_t first, std::size_t count) {
   const LlamaConfig& c = config();
   const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
   const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
@@ -227,8 +227,8 @@ void Llama<W, E, Layout, Element>::run_tile(const LayerStep& step, std::size_t f
   attend_and_feed(step, query.out, positions.subspan(skip), scores, hidden.middle_rows(skip, outputs));
 }
 
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-void Llama<W, E, Layout, Element>::project_kv(const LayerStep& step) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::project_kv(const LayerStep& step) {
   const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
   const std::size_t kv_dim = config().kv_heads * config().head_dim;
   for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) {
@@ -240,8 +240,8 @@ void Llama<W, E, Layout, Element>::project_kv(const LayerStep& step) {
   });
 }
 
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-void Llama<W, E, Layout, Element>::score(const LayerStep& step) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::score(const LayerStep& step) {
   const std::size_t skip = step.rows.size() - step.scores.query_rows();
   for_tiles(step.scores.query_rows(), [&](std::size_t first, std::size_t count) {
     const std::span<const TokenIndex> positions = step.rows.subspan(skip + first, count);
@@ -251,8 +251,8 @@ void Llama<W, E, Layout, Element>::score(const LayerStep& step) {
   });
 }
 
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-void Llama<W, E, Layout, Element>::finish(const LayerStep& step) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::finish(const LayerStep& step) {
   for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) {
     const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
     const Rows hidden = step.hidden.middle_rows(first, count);
@@ -261,17 +261,16 @@ void Llama<W, E, Layout, Element>::finish(const LayerStep& step) {
 }
 
 /// The rows' norm, in scratch_.normed.
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-Rows Llama<W, E, Layout, Element>::norm_rows(ConstRows hidden, std::span<const float> weight) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+Rows Llama<W, E, Cache>::norm_rows(ConstRows hidden, std::span<const float> weight) {
   const Rows normed = tile(scratch_.normed, hidden.rows(), config().hidden_dim);
   rms_norm(hidden, weight, config().norm_epsilon, normed, executor_);
   return normed;
 }
 
 /// The rows' queries, rotated, in scratch_.query.
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-Rows Llama<W, E, Layout, Element>::project_queries(LayerIndex layer, ConstRows hidden,
-                                                   std::span<const TokenIndex> positions) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+Rows Llama<W, E, Cache>::project_queries(LayerIndex layer, ConstRows hidden, std::span<const TokenIndex> positions) {
   const LlamaLayerWeights<W>& w = weights_->layer(layer);
   const Projection query{w.query, w.query_bias,
                          tile(scratch_.query, hidden.rows(), config().heads * config().head_dim)};
@@ -282,19 +281,18 @@ Rows Llama<W, E, Layout, Element>::project_queries(LayerIndex layer, ConstRows h
 }
 
 /// Rotates the keys and puts them and the values into the cache.
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-void Llama<W, E, Layout, Element>::store_keys(LayerIndex layer, std::span<const TokenIndex> positions, Rows key,
-                                              ConstRows value) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::store_keys(LayerIndex layer, std::span<const TokenIndex> positions, Rows key,
+                                    ConstRows value) {
   rope(rope_, config().rope_pairing, positions, config().head_dim, key, executor_);
-  LayerCache<Layout, Element>& cache = cache_.layer(layer);
+  auto& cache = cache_.layer(layer);
   for (std::size_t r = 0; r < positions.size(); ++r) cache.store(positions[r], key.row(r), value.row(r));
 }
 
 /// Attention of the queries and the FFN, both added to hidden.
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-void Llama<W, E, Layout, Element>::attend_and_feed(const LayerStep& step, ConstRows query,
-                                                   std::span<const TokenIndex> positions, ScoreView scores,
-                                                   Rows hidden) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::attend_and_feed(const LayerStep& step, ConstRows query, std::span<const TokenIndex> positions,
+                                         ScoreView scores, Rows hidden) {
   const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
   const Rows attended = tile(scratch_.attended, query.rows(), query.cols());
   attention(attention_shape_, query, positions, step.keys, cache_.layer(step.layer), attended, scores,
@@ -310,8 +308,8 @@ void Llama<W, E, Layout, Element>::attend_and_feed(const LayerStep& step, ConstR
   matmul(scratch_.input, w.down, hidden, executor_, AddTo{});
 }
 
-template <WeightChoice W, Executor E, CacheLayout Layout, KeyValueElement Element>
-void Llama<W, E, Layout, Element>::project(ConstRows hidden, Rows logits) {
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::project(ConstRows hidden, Rows logits) {
   for_tiles(hidden.rows(), [&](std::size_t first, std::size_t count) {
     scratch_.input.assign(norm_rows(hidden.middle_rows(first, count), weights_->output_norm()));
     matmul(scratch_.input, weights_->head(), logits.middle_rows(first, count), executor_);

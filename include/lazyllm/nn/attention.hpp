@@ -25,16 +25,20 @@ namespace lazyllm::inline v0 {
 namespace detail {
 template <class V, KeyValueReader KV>
 class AttentionJob;
-}
+
+/// Whether kernels on pairs of bfloat16 take rows of Element.
+template <RowElement Element>
+inline constexpr bool in_bfloat16_pairs = std::same_as<Element, BFloat16> || std::same_as<Element, Int8>;
+}  // namespace detail
 
 /// out[r, h] = sum over keys k <= rows[r] of softmax(scale * query[r, h] . key[k])[k] * value[k].
 /// queries, out: [rows, heads * head_dim], rotation applied, may be the same rows. keys: ascending, each row among
 /// them, stored in kv. scores: empty, or [query_rows, heads, keys]: gets the probabilities of the last query_rows rows,
 /// exactly 0 for keys that the row does not see. A row's output and probabilities depend, bit for bit, only on its
 /// query and the keys up to its position: not on the other rows, the executor or the number of threads. Scores must be
-/// finite; K and V of BFloat16 must be finite throughout, and with AVX-512-BF16 or AMX (head_dim a multiple of 32)
-/// queries and weights are rounded to bfloat16 as well. O(rows * keys * heads * head_dim); no allocation once scratch
-/// holds these sizes.
+/// finite; K and V of BFloat16 or Int8 must be finite throughout, and where both are (head_dim a multiple of 32),
+/// AVX-512-BF16 and AMX round queries, weights and numbers of 8 bits to bfloat16. O(rows * keys * heads * head_dim); no
+/// allocation once scratch holds these sizes.
 template <KeyValueReader KV, Executor E>
 void attention(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
                std::span<const TokenIndex> keys, const KV& kv, Rows out, ScoreView scores, AttentionScratch& scratch,
@@ -48,7 +52,7 @@ void attention(const AttentionShape& shape, ConstRows queries, std::span<const T
   if (rows.empty()) return;
   scratch.reserve(shape, rows.size(), keys.size(), scores.query_rows(), executor.concurrency());
 #if defined(__x86_64__)
-  if constexpr (std::same_as<ElementOf<KV>, BFloat16>) {
+  if constexpr (detail::in_bfloat16_pairs<KeyElementOf<KV>> && detail::in_bfloat16_pairs<ValueElementOf<KV>>) {
     const bool in_pairs = shape.head_dim % 32 == 0;
     if (isa == Isa::amx && in_pairs) {
       detail::AttentionJob<detail::AmxFloats, KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
@@ -105,7 +109,6 @@ class AttentionJob {
   }
 
  private:
-  using Element = ElementOf<KV>;
   static constexpr bool takes_pairs = std::derived_from<V, Bfloat16Floats>;
   static constexpr std::size_t serial_macs = 1000000;  // about 10 us: less than that is not worth another thread
 
@@ -233,9 +236,10 @@ class AttentionJob {
     }
     constexpr std::size_t packing = takes_pairs ? 2 : 1;  // numbers in the place of a float
     for (std::size_t tile = 0; tile < segment_keys && first + tile < b.limit; tile += key_tile) {
-      float* const values = workspace.values.data() + tile * blocking_.padded_dim / packing;
-      load_keys(kv_head, first + tile, b.limit, values, workspace.keys.data() + tile * shape_.head_dim / packing);
-      load_values(kv_head, first + tile, b.limit, values);
+      float* const rows = workspace.rows.data();
+      load_keys(kv_head, first + tile, b.limit, rows, workspace.keys.data() + tile * shape_.head_dim / packing);
+      load_values(kv_head, first + tile, b.limit, rows,
+                  workspace.values.data() + tile * blocking_.padded_dim / packing);
     }
     [[maybe_unused]] const AttentionSetup<V> setup(segment.rows);
     attend(V{}, segment);
@@ -243,41 +247,45 @@ class AttentionJob {
 
   // A tile begins at key `first`; from key `limit` on the last one before it stands in. While a tile is loaded, the
   // next one is on its way from memory: no prefetcher of the hardware foresees rows of one head out of many.
-  [[nodiscard]] const Element* key_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
+  [[nodiscard]] const KeyElementOf<KV>* key_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
     prefetch_row(kv_.key(kv_head, keys_[std::min(k + key_tile, limit - 1)]), shape_.head_dim);
     return kv_.key(kv_head, keys_[std::min(k, limit - 1)]);
   }
-  [[nodiscard]] const Element* value_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
+  [[nodiscard]] const ValueElementOf<KV>* value_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
     prefetch_row(kv_.value(kv_head, keys_[std::min(k + key_tile, limit - 1)]), shape_.head_dim);
     return kv_.value(kv_head, keys_[std::min(k, limit - 1)]);
   }
 
-  /// to [head_dim, key_tile] floats, or [head_dim / 2, key_tile] pairs. storage: of width rows, to widen bfloat16 in.
-  void load_keys(std::size_t kv_head, std::size_t first, std::size_t limit, [[maybe_unused]] float* storage,
-                 float* to) const {
+  // storage: [16, padded_dim], for rows that have to be converted first.
+
+  /// to [head_dim, key_tile] floats, or [head_dim / 2, key_tile] pairs.
+  void load_keys(std::size_t kv_head, std::size_t first, std::size_t limit, float* storage, float* to) const {
+    static_assert(V::width <= 16);
     const float* rows[V::width];
     for (std::size_t k = 0; k < key_tile; k += V::width) {
-      if constexpr (takes_pairs) {
-        for (std::size_t j = 0; j < V::width; ++j) {
-          rows[j] = reinterpret_cast<const float*>(key_row(kv_head, first + k + j, limit));
+      for (std::size_t j = 0; j < V::width; ++j) {
+        const auto* const row = key_row(kv_head, first + k + j, limit);
+        float* const space = storage + j * blocking_.padded_dim;
+        if constexpr (takes_pairs) {
+          rows[j] = reinterpret_cast<const float*>(bfloat16_row(V{}, row, shape_.head_dim, space));
+        } else {
+          rows[j] = float_row(V{}, row, shape_.head_dim, space);
         }
-        transpose_keys(V{}, rows, shape_.head_dim / 2, to + k);
-      } else {
-        for (std::size_t j = 0; j < V::width; ++j) {
-          rows[j] = float_row(V{}, key_row(kv_head, first + k + j, limit), shape_.head_dim,
-                              storage + j * blocking_.padded_dim);
-        }
-        transpose_keys(V{}, rows, shape_.head_dim, to + k);
       }
+      transpose_keys(V{}, rows, takes_pairs ? shape_.head_dim / 2 : shape_.head_dim, to + k);
     }
   }
 
   /// to [key_tile, padded_dim] floats, or [key_tile / 2, padded_dim] pairs.
-  void load_values(std::size_t kv_head, std::size_t first, std::size_t limit, float* to) const {
+  void load_values(std::size_t kv_head, std::size_t first, std::size_t limit, [[maybe_unused]] float* storage,
+                   float* to) const {
     if constexpr (takes_pairs) {
+      const auto row = [&](std::size_t k, float* space) {
+        return bfloat16_row(V{}, value_row(kv_head, first + k, limit), shape_.head_dim, space);
+      };
       for (std::size_t k = 0; k < key_tile; k += 2) {
-        pair_values(V{}, value_row(kv_head, first + k, limit), value_row(kv_head, first + k + 1, limit),
-                    shape_.head_dim, to + k / 2 * blocking_.padded_dim);
+        pair_values(V{}, row(k, storage), row(k + 1, storage + blocking_.padded_dim), shape_.head_dim,
+                    to + k / 2 * blocking_.padded_dim);
       }
     } else {
       for (std::size_t k = 0; k < key_tile; ++k) {

@@ -57,6 +57,7 @@ struct AttentionWorkspace {
   AlignedBuffer<float> queries;  // [block_rows, head_dim]
   AlignedBuffer<float> keys;     // [segment_keys / key_tile, head_dim, key_tile]
   AlignedBuffer<float> values;   // [segment_keys, padded_dim]
+  AlignedBuffer<float> rows;     // [16, padded_dim]: rows of the cache on their way into keys or values
   AlignedBuffer<float> states;   // of a segment, of all segments so far
   AlignedBuffer<std::size_t> counts;
   AlignedBuffer<float*> score_rows;
@@ -118,6 +119,7 @@ class AttentionScratch {
     workspace->queries.resize_discard(blocking.state_rows * blocking.padded_dim);
     workspace->keys.resize_discard(detail::segment_keys * blocking.padded_dim);
     workspace->values.resize_discard(detail::segment_keys * blocking.padded_dim);
+    workspace->rows.resize_discard(16 * blocking.padded_dim);
     workspace->states.resize_discard(2 * blocking.state_floats);
     workspace->counts.resize_discard(blocking.block_rows);
     workspace->score_rows.resize_discard(blocking.block_rows);

@@ -3,12 +3,15 @@
 // Portable width follows the build's flags, so its type names the xsimd architecture (no two builds share a symbol).
 #pragma once
 
+#include <lazyllm/core/bfloat16.hpp>
+#include <lazyllm/core/float16.hpp>
 #include <lazyllm/simd/isa.hpp>
 #include <lazyllm/simd/target_region.hpp>
 
 #include <algorithm>
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 #include <type_traits>
@@ -20,11 +23,12 @@ namespace lazyllm::inline v0::detail {
 struct Bfloat16Floats;
 struct AmxFloats;
 
-/// What every ISA's type offers. `width` floats a vector; `tile_vectors` x 6 vectors fit the registers as accumulators.
-/// fma(a, b, c) = a * b + c, fnma = c - a * b (one rounding where the ISA has it); round: to the nearest integer, ties
-/// to even; scale_by_power_of_two(p, n): p * 2^n for integral n in [-126, 128] and p near 1; zero_below(x, limit, v):
-/// v, or 0 where x < limit; infinite_above likewise; swap_pairs: lanes 2i and 2i + 1 exchanged;
-/// transpose(rows, first, out, stride): out[i * stride + j] = rows[j][first + i] for i, j < width.
+/// What every ISA's type offers. `width` floats a vector; load widens halves, bfloat16 numbers and bytes;
+/// `tile_vectors` x 6 vectors fit the registers as accumulators. fma(a, b, c) = a * b + c, fnma = c - a * b (one
+/// rounding where the ISA has it); round: to the nearest integer, ties to even; scale_by_power_of_two(p, n): p * 2^n
+/// for integral n in [-126, 128] and p near 1; zero_below(x, limit, v): v, or 0 where x < limit; infinite_above
+/// likewise; swap_pairs: lanes 2i and 2i + 1 exchanged; transpose(rows, first, out, stride): out[i * stride + j] =
+/// rows[j][first + i] for i, j < width.
 template <class Arch>
 struct PortableFloats {
   using Vec = xsimd::batch<float, Arch>;
@@ -32,6 +36,15 @@ struct PortableFloats {
   static constexpr std::size_t tile_vectors = 2;
 
   static Vec load(const float* p) { return Vec::load_unaligned(p); }
+  static Vec load(const BFloat16* p) {
+    return widened(p, [](BFloat16 x) { return to_float(x); });
+  }
+  static Vec load(const Float16* p) {
+    return widened(p, [](Float16 x) { return to_float(x); });
+  }
+  static Vec load(const std::int8_t* p) {
+    return widened(p, [](std::int8_t x) { return static_cast<float>(x); });
+  }
   static void store(float* p, Vec v) { v.store_unaligned(p); }
   static Vec load_first(const float* p, std::size_t n) {
     std::array<float, width> lanes{};
@@ -82,6 +95,12 @@ struct PortableFloats {
   }
 
  private:
+  template <class Element, class ToFloat>
+  static Vec widened(const Element* p, ToFloat convert) {
+    std::array<float, width> lanes;
+    for (std::size_t i = 0; i < width; ++i) lanes[i] = convert(p[i]);
+    return load(lanes.data());
+  }
   static std::array<float, width> to_array(Vec v) {
     std::array<float, width> lanes;
     v.store_unaligned(lanes.data());
@@ -102,6 +121,14 @@ struct Avx2Floats {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
   }
   static Vec load(const float* p) { return _mm256_loadu_ps(p); }
+  static Vec load(const BFloat16* p) {
+    const __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16));
+  }
+  static Vec load(const Float16* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static Vec load(const std::int8_t* p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
   static void store(float* p, Vec v) { _mm256_storeu_ps(p, v); }
   static Vec load_first(const float* p, std::size_t n) { return _mm256_maskload_ps(p, first_lanes(n)); }
   static void store_first(float* p, Vec v, std::size_t n) { _mm256_maskstore_ps(p, first_lanes(n), v); }
@@ -169,6 +196,14 @@ struct Avx512Floats {
 
   static __mmask16 first_lanes(std::size_t n) { return static_cast<__mmask16>((1u << n) - 1u); }
   static Vec load(const float* p) { return _mm512_loadu_ps(p); }
+  static Vec load(const BFloat16* p) {
+    const __m512i words = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(words, 16));
+  }
+  static Vec load(const Float16* p) { return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Vec load(const std::int8_t* p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
   static void store(float* p, Vec v) { _mm512_storeu_ps(p, v); }
   static Vec load_first(const float* p, std::size_t n) { return _mm512_maskz_loadu_ps(first_lanes(n), p); }
   static void store_first(float* p, Vec v, std::size_t n) { _mm512_mask_storeu_ps(p, first_lanes(n), v); }

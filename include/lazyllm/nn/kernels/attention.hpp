@@ -3,11 +3,13 @@
 // Every sum has one order (dimensions, then keys, ascending), whatever the number of rows.
 #pragma once
 
-#include <lazyllm/core/bfloat16.hpp>
+#include <lazyllm/core/row_element.hpp>
 #include <lazyllm/nn/kernels/vector_exp.hpp>
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <cstring>
 #include <limits>
 
@@ -43,10 +45,10 @@ struct AttentionSegment {
 /// Keys of the tiles that hold `count` keys.
 constexpr std::size_t whole_tiles(std::size_t count) { return (count + key_tile - 1) / key_tile * key_tile; }
 
-/// Asks for a row of a cache that will be read soon.
-template <class Element>
+/// Asks for a stored row of n numbers that will be read soon.
+template <RowElement Element>
 void prefetch_row(const Element* row, std::size_t n) {
-  for (std::size_t i = 0; i < n; i += 64 / sizeof(Element)) __builtin_prefetch(row + i, 0, 2);
+  for (std::size_t i = 0; i < row_size<Element>(n); i += 64 / sizeof(Element)) __builtin_prefetch(row + i, 0, 2);
 }
 
 /// What kernels on `V` need while a thread runs them over query rows.

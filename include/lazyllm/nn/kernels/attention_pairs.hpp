@@ -1,5 +1,5 @@
-// Tiled attention on pairs of bfloat16, for keys and values in bfloat16: how a segment is laid out in pairs, for the
-// kernels with dots of AVX-512-BF16 here and those with tiles in attention_amx.hpp.
+// Tiled attention on pairs of bfloat16, for keys and values in bfloat16 or 8 bits (rounded to bfloat16): how a segment
+// is laid out in pairs, for the kernels with dots of AVX-512-BF16 here and those with tiles in attention_amx.hpp.
 // Queries and softmax weights are rounded to bfloat16, products summed in float; maximum, exponential and sum of
 // weights are those of the float kernels.
 #pragma once
@@ -40,6 +40,18 @@ inline void pair_weights(std::size_t rows, std::size_t n, const float* weights, 
       store_pairs(_mm512_loadu_ps(from + k), _mm512_loadu_ps(from + k + 16), pairs + (r * segment_keys + k) / 2);
     }
   }
+}
+
+/// The n numbers of a stored row as bfloat16: itself, or converted into `storage`; n is a multiple of 32.
+inline const BFloat16* bfloat16_row(Bfloat16Floats, const BFloat16* row, std::size_t, float*) { return row; }
+inline const BFloat16* bfloat16_row(Bfloat16Floats, const Int8* row, std::size_t n, float* storage) {
+  const std::int8_t* const codes = row_codes(row);
+  const __m512 scale = _mm512_set1_ps(row_scale(row));
+  for (std::size_t i = 0; i < n; i += 32) {
+    store_pairs(_mm512_mul_ps(Avx512Floats::load(codes + i), scale),
+                _mm512_mul_ps(Avx512Floats::load(codes + i + 16), scale), storage + i / 2);
+  }
+  return reinterpret_cast<const BFloat16*>(storage);
 }
 
 /// pairs [head_dim]: each dimension of two keys' values, bfloat16 [head_dim], head_dim a multiple of 32.

@@ -1,0 +1,211 @@
+// Attention over a real cache: every element for keys and values, in every layout.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstring>
+#include <lazyllm/cache/kv_cache.hpp>
+#include <lazyllm/nn/attention.hpp>
+#include <lazyllm/parallel/thread_pool.hpp>
+#include <numeric>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "support/attention_oracle.hpp"
+#include "support/every_isa.hpp"
+
+using namespace lazyllm;
+using namespace lazyllm::test;
+
+namespace {
+
+template <RowElement KeyElement, RowElement ValueElement>
+struct Stored {
+  using Key = KeyElement;
+  using Value = ValueElement;
+};
+
+/// A cache's rows, whatever its layout: attention is compiled once for all layouts.
+template <RowElement Key, RowElement Value>
+struct AnyLayout {
+  template <class Cache>
+  AnyLayout(const Cache& cache, std::size_t tokens)
+      : heads(cache.kv_head_count()), dim(cache.head_dim()), keys(heads * tokens), values(keys.size()) {
+    for (TokenIndex token = 0; token < tokens; ++token) {
+      for (std::size_t head = 0; head < heads; ++head) {
+        if (!cache.contains(token)) continue;
+        keys[token * heads + head] = cache.key(head, token);
+        values[token * heads + head] = cache.value(head, token);
+      }
+    }
+  }
+  [[nodiscard]] const Key* key(std::size_t kv_head, TokenIndex token) const { return keys[token * heads + kv_head]; }
+  [[nodiscard]] const Value* value(std::size_t kv_head, TokenIndex token) const {
+    return values[token * heads + kv_head];
+  }
+  [[nodiscard]] std::size_t kv_head_count() const { return heads; }
+  [[nodiscard]] std::size_t head_dim() const { return dim; }
+
+  std::size_t heads, dim;
+  std::vector<const Key*> keys;
+  std::vector<const Value*> values;
+};
+
+/// Random queries, keys and values [tokens, ...] of a layer.
+struct Inputs {
+  Inputs(const AttentionShape& layer, std::size_t token_count, unsigned seed)
+      : shape(layer),
+        tokens(token_count),
+        queries(tokens * shape.heads * shape.head_dim),
+        keys(tokens * shape.kv_heads * shape.head_dim),
+        values(keys.size()) {
+    std::mt19937 random(seed);
+    for (std::vector<float>* numbers : {&queries, &keys, &values}) fill_normal(*numbers, random);
+  }
+  template <class Cache>
+  void store(Cache& cache, TokenIndex token) const {
+    const std::size_t width = shape.kv_heads * shape.head_dim;
+    cache.store(token, std::span(keys).subspan(token * width, width), std::span(values).subspan(token * width, width));
+  }
+  [[nodiscard]] std::span<const float> query(TokenIndex token, std::size_t head) const {
+    return std::span(queries).subspan((token * shape.heads + head) * shape.head_dim, shape.head_dim);
+  }
+  [[nodiscard]] CacheShape cache_shape() const { return {shape.kv_heads, shape.head_dim, tokens}; }
+
+  AttentionShape shape;
+  std::size_t tokens;
+  std::vector<float> queries, keys, values;
+};
+
+struct Result {
+  std::vector<float> out, probabilities;
+  friend bool operator==(const Result& a, const Result& b) {
+    const auto same = [](const std::vector<float>& x, const std::vector<float>& y) {
+      return x.size() == y.size() && std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0;
+    };
+    return same(a.out, b.out) && same(a.probabilities, b.probabilities);
+  }
+};
+
+/// The last `rows` of the keys, with a row of probabilities.
+template <KeyValueReader KV, Executor E>
+Result run(const Inputs& inputs, const KV& kv, std::span<const TokenIndex> keys, std::size_t rows, E& executor,
+           Isa isa) {
+  const std::size_t width = inputs.shape.heads * inputs.shape.head_dim;
+  std::vector<float> queries;
+  for (const TokenIndex row : keys.last(rows)) {
+    const auto first = inputs.queries.begin() + static_cast<std::ptrdiff_t>(row * width);
+    queries.insert(queries.end(), first, first + static_cast<std::ptrdiff_t>(width));
+  }
+  Result result{std::vector<float>(queries.size(), -7.0f), std::vector<float>(inputs.shape.heads * keys.size(), -7.0f)};
+  AttentionScratch scratch;
+  attention(inputs.shape, ConstRows(queries.data(), rows, width), keys.last(rows), keys, kv,
+            Rows(result.out.data(), rows, width),
+            ScoreView(result.probabilities.data(), 1, inputs.shape.heads, keys.size()), scratch, executor, isa);
+  return result;
+}
+
+std::vector<TokenIndex> first_tokens(std::size_t count) {
+  std::vector<TokenIndex> tokens(count);
+  std::iota(tokens.begin(), tokens.end(), TokenIndex{0});
+  return tokens;
+}
+
+/// A layout of the user's own: heads side by side, slots in tiles of four.
+class Tiled {
+ public:
+  explicit Tiled(CacheShape shape) : heads_(shape.kv_heads), tiles_((shape.slots + 3) / 4) {}
+  [[nodiscard]] std::size_t row(std::size_t kv_head, std::size_t slot) const {
+    return (slot / 4 * heads_ + kv_head) * 4 + slot % 4;
+  }
+  [[nodiscard]] std::size_t row_count() const { return tiles_ * heads_ * 4; }
+
+ private:
+  std::size_t heads_, tiles_;
+};
+
+}  // namespace
+
+#define LAZYLLM_STORED \
+  Stored<Float16, Float16>, Stored<Int8, Int8>, Stored<Int8, BFloat16>, Stored<BFloat16, Float16>, Stored<float, Int8>
+
+TEST_CASE_TEMPLATE("attention over stored rows of every element agrees with double precision over the same rows", S,
+                   LAZYLLM_STORED) {
+  SerialExecutor executor;
+  for (const AttentionShape shape :
+       {AttentionShape{9, 3, 64, 0.125f}, AttentionShape{2, 2, 80, 0.1118f}, AttentionShape{4, 1, 20, 0.2236f}}) {
+    const Inputs inputs(shape, 300, 1);
+    LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
+    for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+    const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
+    const std::vector<TokenIndex> keys = first_tokens(inputs.tokens);
+    CAPTURE(shape.head_dim);
+    for_every_isa([&](Isa isa) {
+      for (const std::size_t rows : {1u, 13u}) {
+        const Result result = run(inputs, kv, keys, rows, executor, isa);
+        const double rounding = operand_rounding<typename S::Key, typename S::Value>(isa, shape.head_dim);
+        double worst = 0.0, worst_probability = 0.0;
+        for (std::size_t r = 0; r < rows; ++r) {
+          const TokenIndex row = keys[keys.size() - rows + r];
+          for (std::size_t head = 0; head < shape.heads; ++head) {
+            const AttentionAnswer answer = attention_oracle(inputs.query(row, head), double{shape.scale}, row, keys, kv,
+                                                            head / (shape.heads / shape.kv_heads), rounding);
+            for (std::size_t i = 0; i < shape.head_dim; ++i) {
+              const double got = double{result.out[(r * shape.heads + head) * shape.head_dim + i]};
+              worst = std::fmax(worst, std::fabs(got - answer.out[i]) / answer.out_bound[i]);
+            }
+            if (r + 1 != rows) continue;
+            for (std::size_t k = 0; k < keys.size(); ++k) {
+              const double error =
+                  std::fabs(double{result.probabilities[head * keys.size() + k]} - answer.probabilities[k]);
+              worst_probability =
+                  std::fmax(worst_probability, error / (answer.probability_bound * answer.probabilities[k] + 1.3e-38));
+            }
+          }
+        }
+        CHECK(worst <= 1.0);
+        CHECK(worst_probability <= 1.0);
+      }
+    });
+  }
+}
+
+TEST_CASE_TEMPLATE("layouts of the same elements give the same bits, also after tokens went and came back", S,
+                   LAZYLLM_STORED) {
+  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 400, 2);
+  ThreadPool pool(2);
+  std::mt19937 random(3);
+  std::vector<TokenIndex> order = first_tokens(inputs.tokens);
+  std::vector<TokenIndex> keys;
+  for (const TokenIndex token : order) {
+    if (token % 3 != 1) keys.push_back(token);
+  }
+  const auto fill = [&](auto cache) {
+    std::shuffle(order.begin(), order.end(), random);
+    for (const TokenIndex token : order) inputs.store(cache, token);
+    for (TokenIndex token = 0; token < inputs.tokens; ++token) {
+      if (token % 3 != 0) cache.remove(token);
+    }
+    for (TokenIndex token = 2; token < inputs.tokens; token += 3) inputs.store(cache, token);
+    return cache;
+  };
+  using K = typename S::Key;
+  using V = typename S::Value;
+  const auto token_major = fill(LayerCache<TokenMajor, K, V>(inputs.cache_shape()));
+  const auto head_major = fill(LayerCache<HeadMajor, K, V>(inputs.cache_shape()));
+  const auto paged = fill(LayerCache<Paged<16>, K, V>(inputs.cache_shape()));
+  const auto paged_heads = fill(LayerCache<Paged<64, HeadMajor>, K, V>(inputs.cache_shape()));
+  const auto tiled = fill(LayerCache<Tiled, K, V>(inputs.cache_shape()));
+  using Reader = AnyLayout<K, V>;
+  const std::size_t n = inputs.tokens;
+  for_every_isa([&](Isa isa) {
+    for (const std::size_t rows : {1u, 70u}) {
+      const Result expected = run(inputs, Reader(token_major, n), keys, rows, pool, isa);
+      for (const Reader& kv : {Reader(head_major, n), Reader(paged, n), Reader(paged_heads, n), Reader(tiled, n)}) {
+        CHECK(run(inputs, kv, keys, rows, pool, isa) == expected);
+      }
+    }
+  });
+}
