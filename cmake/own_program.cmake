@@ -7,10 +7,15 @@ if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_L
   target_compile_options(lazyllm_warnings INTERFACE -Wno-restrict)
 endif()
 
-# lazyllm_program(target source...): an executable with the library and the warnings.
+# lazyllm_program(target source...): an executable with the library and the warnings. It shares the compiled kernels
+# with the others, unless OWN_KERNELS stands before the sources.
 function(lazyllm_program target)
-  add_executable(${target} ${ARGN})
-  target_link_libraries(${target} PRIVATE lazyllm::lazyllm lazyllm_warnings)
+  cmake_parse_arguments(PARSE_ARGV 1 argument OWN_KERNELS "" "")
+  add_executable(${target} ${argument_UNPARSED_ARGUMENTS})
+  target_link_libraries(${target} PRIVATE lazyllm_warnings lazyllm::lazyllm)
+  if(NOT argument_OWN_KERNELS)
+    target_link_libraries(${target} PRIVATE lazyllm::kernels)
+  endif()
 endfunction()
 
 # lazyllm_test(name labels command...): a ctest test whose name carries the preset's prefix.

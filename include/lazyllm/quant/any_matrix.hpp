@@ -120,3 +120,40 @@ MatmulJob matmul_job(Isa isa, Activations& x, const Product<AnyMatrix, P>& produ
 }  // namespace detail
 
 }  // namespace lazyllm::inline v0
+
+// The kernels of all formats and ISAs can be compiled once for a program of several sources: define
+// LAZYLLM_EXTERN_KERNELS for all of them, and let one say LAZYLLM_MATMUL_KERNELS(template). In CMake, lazyllm::kernels
+// does both. Without it every source that multiplies compiles its own copy.
+#define LAZYLLM_MATMUL_KERNEL(how, isa, Format)                                                    \
+  how void lazyllm::detail::run_matmul_items<                                                      \
+      lazyllm::detail::TileKernel<lazyllm::Isa::isa, lazyllm::Format::Panel>,                      \
+      lazyllm::detail::MatmulOperand<lazyllm::Isa::isa, lazyllm::Format::Panel>, lazyllm::Format>( \
+      const lazyllm::detail::MatmulJob&, std::size_t, std::size_t);
+#if defined(__x86_64__)
+#define LAZYLLM_MATMUL_KERNELS_OF(how, Format)   \
+  LAZYLLM_MATMUL_KERNEL(how, portable, Format)   \
+  LAZYLLM_MATMUL_KERNEL(how, avx2, Format)       \
+  LAZYLLM_MATMUL_KERNEL(how, avxvnni, Format)    \
+  LAZYLLM_MATMUL_KERNEL(how, avx512vnni, Format) \
+  LAZYLLM_MATMUL_KERNEL(how, amx, Format)
+#elif defined(__aarch64__)
+#define LAZYLLM_MATMUL_KERNELS_OF(how, Format) \
+  LAZYLLM_MATMUL_KERNEL(how, portable, Format) \
+  LAZYLLM_MATMUL_KERNEL(how, neon, Format)
+#else
+#define LAZYLLM_MATMUL_KERNELS_OF(how, Format) LAZYLLM_MATMUL_KERNEL(how, portable, Format)
+#endif
+#define LAZYLLM_MATMUL_KERNELS(how)    \
+  LAZYLLM_MATMUL_KERNELS_OF(how, F32)  \
+  LAZYLLM_MATMUL_KERNELS_OF(how, F16)  \
+  LAZYLLM_MATMUL_KERNELS_OF(how, BF16) \
+  LAZYLLM_MATMUL_KERNELS_OF(how, Q4_0) \
+  LAZYLLM_MATMUL_KERNELS_OF(how, Q4_1) \
+  LAZYLLM_MATMUL_KERNELS_OF(how, Q5_0) \
+  LAZYLLM_MATMUL_KERNELS_OF(how, Q8_0) \
+  LAZYLLM_MATMUL_KERNELS_OF(how, Q4_K) \
+  LAZYLLM_MATMUL_KERNELS_OF(how, Q5_K) \
+  LAZYLLM_MATMUL_KERNELS_OF(how, Q6_K)
+#if defined(LAZYLLM_EXTERN_KERNELS)
+LAZYLLM_MATMUL_KERNELS(extern template)
+#endif
