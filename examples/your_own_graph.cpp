@@ -1,12 +1,17 @@
 // LazyLLM around a model of one's own: a small decoder written with Eigen, random weights, no model code of lazyllm.
-// The whole contract is SmallDecoder's six functions; LazySession does the pruning, the Aux Cache and the revival.
+// The whole contract is SmallDecoder's first functions; LazySession does the pruning, the Aux Cache and the revival.
+// Five more, and a session can be cut back, forked, saved and loaded.
 #include <lazyllm/lazy.hpp>
 
 #include <Eigen/Dense>
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iterator>
 #include <random>
 #include <span>
 #include <vector>
@@ -84,6 +89,19 @@ class SmallDecoder {
     as_eigen(logits) = normalised(as_eigen(hidden)) * embedding_.transpose();
   }
 
+  // ... and of one whose sessions can be cut back, forked, saved and loaded: K and V of a token at a layer, as bytes.
+  static void truncate(std::size_t) {}  // each token has a place of its own: nothing to do
+  [[nodiscard]] static std::size_t token_bytes() { return 2 * hidden_dim() * sizeof(float); }
+  void export_token(std::size_t layer, TokenIndex token, std::span<std::byte> out) const {
+    std::memcpy(out.data(), layers_[layer].keys.row(token).data(), out.size() / 2);
+    std::memcpy(out.data() + out.size() / 2, layers_[layer].values.row(token).data(), out.size() / 2);
+  }
+  void import_token(std::size_t layer, TokenIndex token, std::span<const std::byte> in) {
+    std::memcpy(layers_[layer].keys.row(token).data(), in.data(), in.size() / 2);
+    std::memcpy(layers_[layer].values.row(token).data(), in.data() + in.size() / 2, in.size() / 2);
+  }
+  [[nodiscard]] static std::uint64_t fingerprint() { return 1; }  // all weights come from one seed
+
  private:
   static constexpr Index hidden_ = 32, heads_ = 4, head_dim_ = hidden_ / heads_, vocab_ = 100;
   struct Layer {
@@ -121,7 +139,7 @@ class SmallDecoder {
   Matrix embedding_;
   std::vector<Layer> layers_;
 };
-static_assert(lazyllm::LanguageGraph<SmallDecoder>);
+static_assert(lazyllm::LanguageGraph<SmallDecoder> && lazyllm::SessionGraph<SmallDecoder>);
 
 constexpr std::size_t layers = 6;
 constexpr std::size_t prompt_size = 60;
@@ -179,6 +197,45 @@ std::vector<TokenId> lazy_loop(const std::vector<TokenId>& prompt, Policy policy
   return generated;
 }
 
+using Session = lazyllm::LazySession<SmallDecoder, lazyllm::TopKPolicy<>>;
+
+std::vector<float> decode(Session& session, TokenId id) {
+  const std::span<const float> logits = session.decode(id);
+  return {logits.begin(), logits.end()};
+}
+
+/// One prompt, pruned once, goes on in four ways: here, in a fork, after a reload from a file, and, cut back to the
+/// start that the two share, with another end.
+bool sessions(const std::vector<TokenId>& prompt, const lazyllm::TopKPolicy<>& policy) {
+  const lazyllm::SessionOptions options{.context_size = context_size};
+  SmallDecoder graph(layers, context_size), fork_graph(layers, context_size), loaded_graph(layers, context_size);
+  Session session(graph, policy, options);
+  session.prefill(prompt);
+
+  Session fork = session.fork(fork_graph);
+
+  const char* const path = "lazyllm_your_own_graph.session";
+  const std::vector<std::byte> saved = session.save();
+  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(saved.data()), std::ssize(saved));
+  std::vector<char> bytes{std::istreambuf_iterator<char>(std::ifstream(path, std::ios::binary).rdbuf()), {}};
+  std::remove(path);
+  Session loaded(loaded_graph, policy, options);
+  loaded.load(std::as_bytes(std::span(bytes)));
+
+  const std::vector<float> expected = decode(session, 7);
+  const bool same = decode(fork, 7) == expected && decode(loaded, 7) == expected;
+  std::printf("a fork and a reloaded session (%zu bytes) %s the session\n", bytes.size(),
+              same ? "equal" : "DIFFER FROM");
+
+  std::vector<TokenId> held = prompt, other = prompt;
+  held.push_back(7);
+  other.back() += other.back() == 0 ? 1 : -1;
+  const std::size_t shared = lazyllm::reuse_prefix(session, held, other);
+  static_cast<void>(session.prefill(std::span(other).subspan(shared)));
+  std::printf("another end of the prompt: %zu tokens are reused, %zu revived\n", shared, session.last_step().revived);
+  return same && shared == prompt_size - 1;
+}
+
 }  // namespace
 
 int main() {
@@ -198,5 +255,6 @@ int main() {
   const bool same = plain == dense && plain_logits == dense_logits;
   const bool fewer = lazy_rows < dense_rows && dense_rows == layers * (context_size - 1);
   std::printf("keeping everything %s the plain loop, bit for bit\n", same ? "equals" : "DIFFERS FROM");
-  return same && fewer ? 0 : 1;
+  const bool sessions_agree = sessions(prompt, policy);
+  return same && fewer && sessions_agree ? 0 : 1;
 }

@@ -3,6 +3,7 @@
 
 #include <lazyllm/cache/aux_cache.hpp>
 #include <lazyllm/core/aligned_buffer.hpp>
+#include <lazyllm/core/checksum.hpp>
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/float16.hpp>
@@ -14,6 +15,9 @@
 #include <lazyllm/graph/layer_selection.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/model_graph.hpp>
+#include <lazyllm/graph/reuse_prefix.hpp>
+#include <lazyllm/graph/saved_session.hpp>
+#include <lazyllm/graph/session_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/graph/token_states.hpp>
 #include <lazyllm/prune/baselines.hpp>

@@ -8,6 +8,7 @@
 #include <lazyllm/cache/page_pool.hpp>
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/bfloat16.hpp>
+#include <lazyllm/core/checksum.hpp>
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/float16.hpp>
@@ -19,9 +20,13 @@
 #include <lazyllm/graph/layer_selection.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/model_graph.hpp>
+#include <lazyllm/graph/reuse_prefix.hpp>
+#include <lazyllm/graph/saved_session.hpp>
+#include <lazyllm/graph/session_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/graph/token_states.hpp>
 #include <lazyllm/io/gguf.hpp>
+#include <lazyllm/io/gguf_fingerprint.hpp>
 #include <lazyllm/io/gguf_parse.hpp>
 #include <lazyllm/io/gguf_tensor.hpp>
 #include <lazyllm/io/gguf_type.hpp>

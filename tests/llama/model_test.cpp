@@ -32,7 +32,7 @@ constexpr std::size_t tile = Llama<>::tile_rows;
 
 using Shared = std::shared_ptr<const LlamaWeights<AsStored>>;
 
-static_assert(LanguageGraph<Llama<>> && SplitGraph<Llama<>>);
+static_assert(LanguageGraph<Llama<>> && SplitGraph<Llama<>> && SessionGraph<Llama<>>);
 static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, KvCache<HeadMajor, float>>>);
 
 Shared load(const GgufWriter& writer) {
@@ -265,6 +265,35 @@ TEST_CASE("K and V take memory for the tokens computed at each layer") {
   CHECK(graph.kv_reserved_bytes() == 3 * 100 * token_bytes);
   CHECK(paged.kv_reserved_bytes() == (3 + 1 + 1) * 16 * token_bytes);
   CHECK(session.aux_bytes() == 35 * 64 * sizeof(float));
+}
+
+TEST_CASE("Forked, saved and loaded sessions go on bit for bit, also in another layout; other bits are refused") {
+  const Shared weights = quantised_model();
+  ThreadPool pool(2);
+  const std::vector<TokenId> ids = prompt(70);
+  Llama graph(weights, pool, 100), fork_graph(weights, pool, 100);
+  Llama<AsStored, ThreadPool, KvCache<HeadMajor>> other_layout(weights, pool, 100);
+  Llama<AsStored, ThreadPool, KvCache<TokenMajor, float>> floats(weights, pool, 100);
+  LazySession session(graph, top_k("0:0.4,1:12"), options(100));
+  session.prefill(ids);
+  LazySession fork = session.fork(fork_graph);
+  LazySession loaded(other_layout, top_k("0:0.4,1:12"), options(100));
+  loaded.load(session.save());
+  CHECK(fork_graph.kv_bytes() == graph.kv_bytes());
+  for (TokenId id = 1; id < 6; ++id) {
+    const std::vector<float> expected = copy(session.decode(id));
+    CHECK(copy(fork.decode(id)) == expected);
+    CHECK(copy(loaded.decode(id)) == expected);
+  }
+  session.truncate(40);
+  CHECK(graph.kv_bytes() < fork_graph.kv_bytes());
+  fork.truncate(40);
+  CHECK(copy(session.prefill(std::span(ids).first(9))) == copy(fork.prefill(std::span(ids).first(9))));
+
+  LazySession wide(floats, top_k("none"), options(100));
+  CHECK_THROWS_WITH_AS(wide.load(session.save()), doctest::Contains("K and V"), Error);
+  CHECK(graph.fingerprint() == fork_graph.fingerprint());
+  CHECK(graph.fingerprint() != Llama(quantised_model(1024), pool, 100).fingerprint());  // another context length
 }
 
 TEST_CASE("No step allocates, whatever it prunes and revives") {

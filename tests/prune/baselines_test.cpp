@@ -11,10 +11,11 @@ namespace {
 
 using Tokens = std::vector<TokenIndex>;
 
-/// Who of tokens 0 .. context - 1 goes on after `layer`; probs [rows][tokens] of one head.
+/// Who of tokens 0 .. context - 1 goes on after `layer`; probs [rows][tokens] of one head. The last `generated` tokens
+/// came after the prompt.
 template <class Policy>
 Tokens kept(Policy&& policy, LayerIndex layer, std::size_t context, const std::vector<std::vector<float>>& probs = {},
-            Phase phase = Phase::prefill) {
+            std::size_t generated = 0) {
   Tokens tokens(context);
   std::iota(tokens.begin(), tokens.end(), TokenIndex{0});
   std::vector<float> flat;
@@ -24,11 +25,12 @@ Tokens kept(Policy&& policy, LayerIndex layer, std::size_t context, const std::v
   if constexpr (requires { policy.prepare({}); }) {
     policy.prepare({.layer_count = 10, .head_count = 1, .context_capacity = 100});
   }
-  policy.select(PruneContext{.phase = phase,
+  policy.select(PruneContext{.phase = generated == 0 ? Phase::prefill : Phase::decode,
                              .layer = layer,
                              .context_size = context,
                              .tokens = tokens,
-                             .probs = ConstScoreView(flat.data(), probs.size(), 1, probs.empty() ? 0 : context)},
+                             .probs = ConstScoreView(flat.data(), probs.size(), 1, probs.empty() ? 0 : context),
+                             .prompt_size = context - generated},
                 {keep.get(), context});
   Tokens result;
   for (std::size_t i = 0; i < context; ++i) {
@@ -63,7 +65,7 @@ TEST_CASE("RandomDrop keeps the schedule's number, the same tokens in every step
   CHECK(kept(again, before_first_layer, 40) == six);
   CHECK(kept(other, before_first_layer, 40) != six);
   // Two tokens were generated after the prompt of 40; the last prompt token competes as any other.
-  const Tokens decode = kept(again, 2, 42, {}, Phase::decode);
+  const Tokens decode = kept(again, 2, 42, {}, 2);
   CHECK(decode == Tokens{decode[0], 40, 41});
   CHECK(decode[0] < 40);
   CHECK_THROWS_AS(kept(*std::make_unique<RandomDrop>(parse_schedule("10:1"), 7), 2, 4), Error);

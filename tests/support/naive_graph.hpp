@@ -3,14 +3,18 @@
 // and V, everything ascending.
 #pragma once
 
+#include <lazyllm/core/checksum.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/model_graph.hpp>
+#include <lazyllm/graph/session_graph.hpp>
 
 #include "support/naive_llama.hpp"
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <set>
@@ -64,6 +68,32 @@ class NaiveGraph {
         write(output.probs[head], probs.first(output.probs[head].size()));
       }
     }
+  }
+
+  void truncate(std::size_t tokens) {
+    std::erase_if(key_values_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
+    std::erase_if(finished_, [tokens](const auto& place) { return place.second >= tokens; });
+  }
+  /// K, V, and whether the token is through with the layer.
+  [[nodiscard]] std::size_t token_bytes() const { return (2 * model_.kv_heads * model_.head_dim + 1) * sizeof(double); }
+  void export_token(LayerIndex layer, TokenIndex token, std::span<std::byte> out) const {
+    const NaiveKeyValue& stored = key_values_.at({layer, token});
+    Vector all = stored.key;
+    all.insert(all.end(), stored.value.begin(), stored.value.end());
+    all.push_back(finished_.contains({layer, token}) ? 1 : 0);
+    if (out.size() != all.size() * sizeof(double)) throw std::logic_error("export_token: sizes disagree");
+    std::memcpy(out.data(), all.data(), out.size());
+  }
+  void import_token(LayerIndex layer, TokenIndex token, std::span<const std::byte> in) {
+    Vector all(in.size() / sizeof(double));
+    std::memcpy(all.data(), in.data(), in.size());
+    const auto values = all.begin() + static_cast<std::ptrdiff_t>(all.size() / 2);
+    const bool is_new = key_values_.insert({{layer, token}, {{all.begin(), values}, {values, all.end() - 1}}}).second;
+    if (!is_new) throw std::logic_error("import_token: the token is there");
+    if (all.back() != 0) finished_.insert({layer, token});
+  }
+  [[nodiscard]] std::uint64_t fingerprint() const {
+    return checksum(std::as_bytes(std::span(model_.embedding)), model_.layers.size());
   }
 
   void finish(const LayerStep& step) {
@@ -120,10 +150,11 @@ class NaiveGraph {
   std::map<std::pair<LayerIndex, TokenIndex>, NaiveKeyValue> key_values_;
   std::set<std::pair<LayerIndex, TokenIndex>> finished_;  // whose output exists
 };
-static_assert(LanguageGraph<NaiveGraph> && SplitGraph<NaiveGraph>);
+static_assert(LanguageGraph<NaiveGraph> && SplitGraph<NaiveGraph> && SessionGraph<NaiveGraph>);
 
 /// A graph whose layers do not come apart.
 template <LanguageGraph Graph>
+requires SessionGraph<Graph>
 class Unsplit {
  public:
   explicit Unsplit(Graph& graph) : graph_(graph) {}
@@ -134,6 +165,15 @@ class Unsplit {
   void embed(std::span<const TokenId> ids, Rows hidden) { graph_.embed(ids, hidden); }
   void project(ConstRows hidden, Rows logits) { graph_.project(hidden, logits); }
   void run_layer(const LayerStep& step) { graph_.run_layer(step); }
+  void truncate(std::size_t tokens) { graph_.truncate(tokens); }
+  [[nodiscard]] std::size_t token_bytes() const { return graph_.token_bytes(); }
+  void export_token(LayerIndex layer, TokenIndex token, std::span<std::byte> out) const {
+    graph_.export_token(layer, token, out);
+  }
+  void import_token(LayerIndex layer, TokenIndex token, std::span<const std::byte> in) {
+    graph_.import_token(layer, token, in);
+  }
+  [[nodiscard]] std::uint64_t fingerprint() const { return graph_.fingerprint(); }
 
  private:
   Graph& graph_;

@@ -180,6 +180,13 @@ class NaiveLazy {
     return step({id}, schedule, Phase::decode, mode == NaiveDecode::cached, forced);
   }
 
+  /// Forgets the tokens from index `tokens` on.
+  void truncate(std::size_t tokens) {
+    context_ = tokens;
+    std::erase_if(key_values_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
+    std::erase_if(inputs_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
+  }
+
   [[nodiscard]] std::size_t context() const { return context_; }
   /// Layers at which the token has K and V. They have no gaps, so this counts them.
   [[nodiscard]] std::size_t depth(std::size_t token) const {

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <limits>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ namespace lazyllm::test {
 struct Turn {
   bool decode = false;
   std::vector<std::size_t> ids;
+  std::size_t cut_to = std::numeric_limits<std::size_t>::max();  // tokens of the session that stay before the turn
 };
 
 struct RandomCase {
@@ -150,17 +152,27 @@ inline RandomCase random_case(std::uint64_t seed) {
     default: result.decode = result.prefill; result.decode_text = result.prefill_text;
   }
 
+  std::size_t tokens = 0;
   const auto add_turn = [&](bool decode, std::size_t count) {
     Turn turn{decode, {}};
+    tokens += count;
     for (std::size_t i = 0; i < count; ++i) turn.ids.push_back(random.integer(0, result.model.vocab_size - 1));
     result.turns.push_back(turn);
-    result.context_size += count;
+    result.context_size = std::max(result.context_size, tokens);
   };
   add_turn(false, random.chance(0.3) ? random.integer(1, 3) : random.integer(4, 40));
   if (random.chance(0.08)) return result;  // the prompt alone fills the context
   for (std::size_t i = random.integer(4, 9); i > 0; --i) add_turn(true, 1);
   if (random.chance(0.25)) {  // a second question in the same session
     add_turn(false, random.integer(1, 6));
+    for (std::size_t i = random.integer(1, 3); i > 0; --i) add_turn(true, 1);
+  }
+  if (random.chance(0.25)) {  // another end for the same start
+    const std::size_t cut_to = random.integer(0, tokens);
+    tokens = cut_to;
+    const bool decode = random.chance(0.3);
+    add_turn(decode, decode ? 1 : random.integer(1, 6));
+    result.turns.back().cut_to = cut_to;
     for (std::size_t i = random.integer(1, 3); i > 0; --i) add_turn(true, 1);
   }
   if (random.chance(0.5)) result.context_size += random.integer(1, 10);
@@ -231,6 +243,7 @@ inline std::optional<std::vector<Expected>> expected_run(const RandomCase& c, st
   std::vector<Expected> result;
   for (const Turn& turn : c.turns) {
     const auto run = [&](NaiveLazy& lazy, const NaiveStep* forced) {
+      if (turn.cut_to < lazy.context()) lazy.truncate(turn.cut_to);
       return turn.decode ? lazy.decode(turn.ids[0], c.decode, c.mode, forced)
                          : lazy.prefill(turn.ids, c.prefill, forced);
     };

@@ -41,13 +41,21 @@ class AuxCache {
     slot_of_[token] = slot;
     std::copy(row.begin(), row.end(), row_at(slot));
   }
+  /// Copies the token's row to `row`. Precondition: contains(token).
+  void read(TokenIndex token, std::span<float> row) const {
+    LAZYLLM_EXPECTS(contains(token) && row.size() == hidden_dim_);
+    std::copy_n(row_at(slot_of_[token]), hidden_dim_, row.begin());
+  }
+  /// Precondition: contains(token).
+  void forget(TokenIndex token) {
+    LAZYLLM_EXPECTS(contains(token));
+    free_slots_.push_back(slot_of_[token]);
+    slot_of_[token] = no_slot;
+  }
   /// Moves the token's row to `row` and forgets it. Precondition: contains(token).
   void take(TokenIndex token, std::span<float> row) {
-    LAZYLLM_EXPECTS(contains(token) && row.size() == hidden_dim_);
-    const std::uint32_t slot = slot_of_[token];
-    std::copy_n(row_at(slot), hidden_dim_, row.begin());
-    slot_of_[token] = no_slot;
-    free_slots_.push_back(slot);
+    read(token, row);
+    forget(token);
   }
 
   /// Tokens that have a row.
@@ -58,6 +66,7 @@ class AuxCache {
  private:
   static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
   [[nodiscard]] float* row_at(std::uint32_t slot) { return rows_.data() + slot * hidden_dim_; }
+  [[nodiscard]] const float* row_at(std::uint32_t slot) const { return rows_.data() + slot * hidden_dim_; }
 
   std::size_t hidden_dim_;
   AlignedBuffer<float> rows_;

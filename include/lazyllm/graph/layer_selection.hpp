@@ -34,6 +34,7 @@ class LayerSelection {
   }
 
   [[nodiscard]] Policy& policy() { return policy_; }
+  [[nodiscard]] const Policy& policy() const { return policy_; }
   [[nodiscard]] std::span<const TokenIndex> entering() const { return entering_; }
 
   /// Every step starts again from the full context.
@@ -41,14 +42,13 @@ class LayerSelection {
     entering_.resize(context_size);
     std::iota(entering_.begin(), entering_.end(), TokenIndex{0});
   }
-  /// Leaves in entering() those who go on after `layer`, and reports them as of step number `step`. Scores may be
-  /// changed.
+  /// Leaves in entering() those who go on after `layer`, and reports them. Scores may be changed.
   void select(LayerIndex layer, Phase phase, ScoreView scores, const TokenStates& states, const SessionOptions& options,
-              std::size_t step);
+              const SessionHistory& history);
 
  private:
   [[nodiscard]] ScoreView drop_parked(LayerIndex layer, ScoreView scores, const TokenStates& states);
-  void limit_revivals(LayerIndex layer, const TokenStates& states, std::size_t most);
+  void limit_revivals(LayerIndex layer, const TokenStates& states, std::size_t most, std::span<const float> ranks);
   void drop_unkept();
   [[nodiscard]] std::span<const float> importance() const;
 
@@ -61,20 +61,27 @@ class LayerSelection {
 
 template <PruningPolicy Policy>
 void LayerSelection<Policy>::select(LayerIndex layer, Phase phase, ScoreView scores, const TokenStates& states,
-                                    const SessionOptions& options, std::size_t step) {
+                                    const SessionOptions& options, const SessionHistory& history) {
   if (phase == Phase::decode && !options.revive_in_decode) scores = drop_parked(layer, scores, states);
-  const std::span<bool> keep(keep_.get(), entering_.size());
-  std::ranges::fill(keep, true);
-  policy_.select(
-      PruneContext{.phase = phase, .layer = layer, .context_size = states.size(), .tokens = entering_, .probs = scores},
-      keep);
-  keep.back() = true;
-  if (phase == Phase::decode) limit_revivals(layer, states, options.decode_revivals);
+  std::fill_n(keep_.get(), entering_.size(), true);
+  const bool asks = states.size() >= options.dense_below;
+  if (asks) {
+    policy_.select(PruneContext{.phase = phase,
+                                .layer = layer,
+                                .context_size = states.size(),
+                                .tokens = entering_,
+                                .probs = scores,
+                                .prompt_size = history.prompt_size},
+                   {keep_.get(), entering_.size()});
+    keep_[entering_.size() - 1] = true;
+  }
+  const std::span<const float> ranks = asks ? importance() : std::span<const float>();
+  if (phase == Phase::decode) limit_revivals(layer, states, options.decode_revivals, ranks);
   if (options.on_select) candidates_.assign(entering_.begin(), entering_.end());
   drop_unkept();
   if (options.on_select && (!scores.empty() || entering_.size() != candidates_.size())) {
-    options.on_select(
-        Selection{.step = step, .layer = layer, .candidates = candidates_, .scores = importance(), .kept = entering_});
+    options.on_select(Selection{
+        .step = history.steps, .layer = layer, .candidates = candidates_, .scores = ranks, .kept = entering_});
   }
 }
 
@@ -99,7 +106,8 @@ ScoreView LayerSelection<Policy>::drop_parked(LayerIndex layer, ScoreView scores
 /// Of the tokens to keep that would be revived for layer + 1, leaves the best `most`; where the policy did not rank,
 /// the first ones.
 template <PruningPolicy Policy>
-void LayerSelection<Policy>::limit_revivals(LayerIndex layer, const TokenStates& states, std::size_t most) {
+void LayerSelection<Policy>::limit_revivals(LayerIndex layer, const TokenStates& states, std::size_t most,
+                                            std::span<const float> ranks) {
   if (most >= entering_.size()) return;
   revivals_.clear();
   for (std::size_t i = 0; i < entering_.size(); ++i) {
@@ -109,7 +117,6 @@ void LayerSelection<Policy>::limit_revivals(LayerIndex layer, const TokenStates&
   }
   if (revivals_.size() <= most) return;
   const auto cut = revivals_.begin() + static_cast<std::ptrdiff_t>(most);
-  const std::span<const float> ranks = importance();
   std::nth_element(revivals_.begin(), cut, revivals_.end(), [ranks](std::uint32_t a, std::uint32_t b) {
     return !ranks.empty() && ranks[a] != ranks[b] ? ranks[a] > ranks[b] : a < b;
   });

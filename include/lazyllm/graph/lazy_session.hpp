@@ -11,11 +11,14 @@
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/layer_selection.hpp>
 #include <lazyllm/graph/model_graph.hpp>
+#include <lazyllm/graph/saved_session.hpp>
+#include <lazyllm/graph/session_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/graph/token_states.hpp>
 #include <lazyllm/prune/policy.hpp>
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <span>
 #include <string>
@@ -47,15 +50,29 @@ class LazySession {
   /// last token's output of the last layer [hidden_dim]. Throws Error for no tokens or more than the context holds.
   std::span<const float> step(ConstRows inputs, Phase phase);
 
+  /// Forgets the tokens from index `tokens` on; the others keep what was computed for them. Throws Error for more
+  /// tokens than there are.
+  void truncate(std::size_t tokens) requires SessionGraph<Graph>;
+  /// A session on `fresh`, a graph of the same weights without K and V, that goes on as this one would, bit for bit:
+  /// same options, a copy of the policy and of all state. Throws Error for a graph that computes other bits.
+  [[nodiscard]] LazySession fork(Graph& fresh) const requires SessionGraph<Graph> && std::copy_constructible<Policy>;
+  /// All state but the policy's, as bytes that load takes: K and V, Aux Cache, counters.
+  [[nodiscard]] std::vector<std::byte> save() const requires SessionGraph<Graph> {
+    check_whole();
+    return detail::save_session(graph_, states_, history_);
+  }
+  /// Becomes the session that gave the bytes, and goes on as it would, bit for bit, under an equal policy and options.
+  /// Throws Error, with nothing changed, for damaged bytes, those of another model, kernel, type of K and V or version,
+  /// and more tokens than the context holds.
+  void load(std::span<const std::byte> bytes) requires SessionGraph<Graph>;
+
   [[nodiscard]] std::size_t context_size() const { return states_.size(); }             ///< tokens so far
   [[nodiscard]] std::size_t context_capacity() const { return options_.context_size; }  ///< most tokens it holds
-  [[nodiscard]] std::size_t step_count() const { return step_; }                        ///< steps so far
+  [[nodiscard]] std::size_t step_count() const { return history_.steps; }               ///< steps so far
   /// Layers at which the token has K and V: 0 .. depth - 1.
   [[nodiscard]] std::size_t depth(TokenIndex token) const { return states_.depth(token); }
   [[nodiscard]] const StepCounters& last_step() const { return last_; }
-  [[nodiscard]] const StepCounters& totals(Phase phase) const {
-    return phase == Phase::prefill ? prefill_totals_ : decode_totals_;
-  }
+  [[nodiscard]] const StepCounters& totals(Phase phase) const { return history_.totals(phase); }
   [[nodiscard]] std::size_t aux_bytes() const { return states_.aux_bytes(); }
   [[nodiscard]] Graph& graph() { return graph_; }
   [[nodiscard]] const Graph& graph() const { return graph_; }
@@ -63,12 +80,13 @@ class LazySession {
 
  private:
   std::span<const float> language_step(std::span<const TokenId> ids, Phase phase, const PrefillHook& on_layer);
+  void check_whole() const;
   void check_room(std::size_t new_tokens) const;
   ConstRows run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer);
-  void run_whole(LayerIndex layer, Phase phase, std::size_t query_rows, bool prunes);
-  void run_split(LayerIndex layer, Phase phase, std::size_t query_rows, bool prunes) requires SplitGraph<Graph>;
+  void run_whole(LayerIndex layer, Phase phase, std::size_t query_rows);
+  void run_split(LayerIndex layer, Phase phase, std::size_t query_rows) requires SplitGraph<Graph>;
   void select(LayerIndex layer, Phase phase, ScoreView scores) {
-    selection_.select(layer, phase, scores, states_, options_, step_);
+    selection_.select(layer, phase, scores, states_, options_, history_);
   }
   [[nodiscard]] ScoreView scores_view(std::size_t query_rows) {
     const std::size_t keys = selection_.entering().size();
@@ -83,11 +101,9 @@ class LazySession {
   std::vector<TokenIndex> keys_;  // who entered a layer whose selection has been made already
   AlignedBuffer<float> scores_;   // [query_rows, heads, entering]
   AlignedBuffer<float> logits_;
-  std::size_t step_ = 0;
-  bool interrupted_ = false;  // a step ended in an exception: graph and session may disagree
+  SessionHistory history_;
   StepCounters last_;
-  StepCounters prefill_totals_;
-  StepCounters decode_totals_;
+  bool interrupted_ = false;  // a step ended in an exception: graph and session may disagree
 };
 
 namespace detail {
@@ -107,7 +123,9 @@ LazySession<Graph, Policy>::LazySession(Graph& graph, Policy policy, SessionOpti
       states_(detail::checked_context_size(options_.context_size), layer_count_, graph.hidden_dim()),
       selection_(
           std::move(policy),
-          {.layer_count = layer_count_, .head_count = graph.head_count(), .context_capacity = options_.context_size}) {
+          {.layer_count = layer_count_, .head_count = graph.head_count(), .context_capacity = options_.context_size}),
+      history_(layer_count_),
+      last_(layer_count_) {
   const std::size_t capacity = options_.context_size;
   std::size_t query_rows = 0;
   for (LayerIndex layer = 0; layer < layer_count_; ++layer) {
@@ -118,16 +136,17 @@ LazySession<Graph, Policy>::LazySession(Graph& graph, Policy policy, SessionOpti
   keys_.reserve(capacity);
   scores_ = AlignedBuffer<float>(std::min(query_rows, capacity) * graph.head_count() * capacity);
   if constexpr (LanguageGraph<Graph>) logits_ = AlignedBuffer<float>(graph.vocab_size());
-  for (StepCounters* counters : {&last_, &prefill_totals_, &decode_totals_}) {
-    counters->rows_computed.resize(layer_count_);
-    counters->rows_finished.resize(layer_count_);
-  }
+}
+
+template <ModelGraph Graph, PruningPolicy Policy>
+void LazySession<Graph, Policy>::check_whole() const {
+  if (interrupted_)
+    throw Error(ErrorCode::invalid_argument, "this session's last step was interrupted: start a new one");
 }
 
 template <ModelGraph Graph, PruningPolicy Policy>
 void LazySession<Graph, Policy>::check_room(std::size_t new_tokens) const {
-  if (interrupted_)
-    throw Error(ErrorCode::invalid_argument, "this session's last step was interrupted: start a new one");
+  check_whole();
   if (new_tokens == 0) throw Error(ErrorCode::invalid_argument, "the prompt is empty");
   if (new_tokens > options_.context_size - states_.size()) {
     throw Error(ErrorCode::limit, std::to_string(new_tokens) + " new tokens after " + std::to_string(states_.size()) +
@@ -165,13 +184,11 @@ template <ModelGraph Graph, PruningPolicy Policy>
 ConstRows LazySession<Graph, Policy>::run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer) {
   interrupted_ = true;
   states_.add(new_tokens);
+  if (phase == Phase::prefill) history_.prompt_size = states_.size();
   last_.revived = 0;
   selection_.start(states_.size());
-  const bool prunes = states_.size() >= options_.dense_below;
-  if (prunes) {
-    select(before_first_layer, phase, {});
-    states_.park_dropped(selection_.entering(), before_first_layer, false);
-  }
+  select(before_first_layer, phase, {});
+  states_.park_dropped(selection_.entering(), before_first_layer, false);
 
   for (LayerIndex layer = 0; layer < layer_count_; ++layer) {
     for (const PrefillHook* hook : {&std::as_const(options_.on_prefill_layer), &on_layer}) {
@@ -180,31 +197,27 @@ ConstRows LazySession<Graph, Policy>::run(std::size_t new_tokens, Phase phase, c
     last_.revived += states_.gather(selection_.entering(), layer);
     last_.rows_computed[layer] = states_.rows().size();
     // Query rows are new tokens: with at most as many as these, the rows at the end are no revived ones.
-    const std::size_t wanted = prunes ? std::min<std::size_t>(policy().query_rows(layer, phase), new_tokens) : 0;
+    const bool asks = states_.size() >= options_.dense_below;
+    const std::size_t wanted = asks ? std::min<std::size_t>(policy().query_rows(layer, phase), new_tokens) : 0;
     const std::size_t query_rows = states_.consecutive_tail(wanted);
     if constexpr (SplitGraph<Graph>) {
       if (query_rows != 0 || states_.any_unfinished(selection_.entering(), layer)) {
-        run_split(layer, phase, query_rows, prunes);
+        run_split(layer, phase, query_rows);
         continue;
       }
     }
-    run_whole(layer, phase, query_rows, prunes);
+    run_whole(layer, phase, query_rows);
   }
 
-  StepCounters& totals = phase == Phase::prefill ? prefill_totals_ : decode_totals_;
-  for (LayerIndex layer = 0; layer < layer_count_; ++layer) {
-    totals.rows_computed[layer] += last_.rows_computed[layer];
-    totals.rows_finished[layer] += last_.rows_finished[layer];
-  }
-  totals.revived += last_.revived;
-  ++step_;
+  history_.totals(phase).add(last_);
+  ++history_.steps;
   interrupted_ = false;
   return states_.hidden().middle_rows(states_.rows().size() - 1, 1);
 }
 
 /// A layer as a whole, then the selection: who does not go on is parked with the layer's output.
 template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::run_whole(LayerIndex layer, Phase phase, std::size_t query_rows, bool prunes) {
+void LazySession<Graph, Policy>::run_whole(LayerIndex layer, Phase phase, std::size_t query_rows) {
   const bool last_layer = layer + 1 == layer_count_;
   const ScoreView scores = scores_view(query_rows);
   const std::size_t outputs = last_layer ? std::max<std::size_t>(1, query_rows) : states_.rows().size();
@@ -216,15 +229,15 @@ void LazySession<Graph, Policy>::run_whole(LayerIndex layer, Phase phase, std::s
                              .scores = scores});
   last_.rows_finished[layer] = outputs;
   states_.mark_computed(layer);
-  if (prunes) select(layer, phase, scores);
-  if (prunes && !last_layer) states_.park_dropped(selection_.entering(), layer, false);
+  select(layer, phase, scores);
+  if (!last_layer) states_.park_dropped(selection_.entering(), layer, false);
 }
 
 /// K and V, the selection, then the rest of the layer for those who go on: rows in flight, and tokens that an earlier
 /// step parked half-way. Who does not go on is parked with the layer's input.
 template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::run_split(LayerIndex layer, Phase phase, std::size_t query_rows,
-                                           bool prunes) requires SplitGraph<Graph> {
+void LazySession<Graph, Policy>::run_split(LayerIndex layer, Phase phase,
+                                           std::size_t query_rows) requires SplitGraph<Graph> {
   const bool last_layer = layer + 1 == layer_count_;
   LayerStep step{.layer = layer,
                  .rows = states_.rows(),
@@ -236,7 +249,7 @@ void LazySession<Graph, Policy>::run_split(LayerIndex layer, Phase phase, std::s
   states_.mark_computed(layer);
   if (query_rows != 0) graph_.score(step);
   keys_.assign(step.keys.begin(), step.keys.end());
-  if (prunes) select(layer, phase, step.scores);
+  select(layer, phase, step.scores);
   if (last_layer) {
     step.rows = step.rows.last(1);
     step.hidden = step.hidden.middle_rows(states_.rows().size() - 1, 1);
@@ -251,6 +264,40 @@ void LazySession<Graph, Policy>::run_split(LayerIndex layer, Phase phase, std::s
   step.scores = {};
   graph_.finish(step);
   last_.rows_finished[layer] = step.outputs;
+}
+
+template <ModelGraph Graph, PruningPolicy Policy>
+void LazySession<Graph, Policy>::truncate(std::size_t tokens) requires SessionGraph<Graph> {
+  check_whole();
+  if (tokens > states_.size()) {
+    throw Error(ErrorCode::invalid_argument, "cannot cut a session of " + std::to_string(states_.size()) +
+                                                 " tokens back to " + std::to_string(tokens));
+  }
+  graph_.truncate(tokens);
+  states_.truncate(tokens);
+  history_.prompt_size = std::min(history_.prompt_size, tokens);
+}
+
+template <ModelGraph Graph, PruningPolicy Policy>
+LazySession<Graph, Policy> LazySession<Graph, Policy>::fork(Graph& fresh) const requires
+    SessionGraph<Graph> && std::copy_constructible<Policy> {
+  check_whole();
+  LazySession result(fresh, selection_.policy(), options_);
+  detail::copy_session(graph_, states_, fresh, result.states_);
+  result.history_ = history_;
+  return result;
+}
+
+template <ModelGraph Graph, PruningPolicy Policy>
+void LazySession<Graph, Policy>::load(std::span<const std::byte> bytes) requires SessionGraph<Graph> {
+  const detail::SavedSession saved(bytes, std::as_const(graph_), options_.context_size);
+  SessionHistory history = saved.history();
+  interrupted_ = true;
+  graph_.truncate(0);
+  states_.truncate(0);
+  saved.restore(graph_, states_);
+  history_ = std::move(history);
+  interrupted_ = false;
 }
 
 }  // namespace lazyllm::inline v0

@@ -34,7 +34,8 @@ struct SessionOptions {
   /// Most tokens that a decode step revives for any one layer, the best-scored ones; the others count as not selected
   /// from that layer on. It bounds what a step may cost beside a dense one.
   std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();
-  /// While the context has fewer tokens, the policy is not asked: short prompts stay dense.
+  /// While the context has fewer tokens, the policy is not asked: short prompts stay dense. What an earlier step parked
+  /// is revived, within the two options above.
   std::size_t dense_below = 0;
   /// Called for every selection, in order. The first prefill is step 0.
   std::function<void(const Selection&)> on_select = {};
@@ -52,10 +53,30 @@ struct StepCounters {
   std::vector<std::size_t> rows_finished;  ///< by layer: tokens whose output was computed there
   std::size_t revived = 0;                 ///< tokens taken out of the Aux Cache
 
+  explicit StepCounters(std::size_t layer_count = 0) : rows_computed(layer_count), rows_finished(layer_count) {}
+  void add(const StepCounters& step) {
+    for (std::size_t layer = 0; layer < rows_computed.size(); ++layer) {
+      rows_computed[layer] += step.rows_computed[layer];
+      rows_finished[layer] += step.rows_finished[layer];
+    }
+    revived += step.revived;
+  }
   /// Of all layers: rows computed.
   [[nodiscard]] std::size_t total_rows() const {
     return std::accumulate(rows_computed.begin(), rows_computed.end(), std::size_t{0});
   }
+};
+
+/// What a session knows of its past beside its tokens.
+struct SessionHistory {
+  explicit SessionHistory(std::size_t layer_count) : prefill(layer_count), decode(layer_count) {}
+
+  std::size_t steps = 0;
+  std::size_t prompt_size = 0;  ///< tokens up to the end of the last prefill
+  StepCounters prefill, decode;
+
+  [[nodiscard]] StepCounters& totals(Phase phase) { return phase == Phase::prefill ? prefill : decode; }
+  [[nodiscard]] const StepCounters& totals(Phase phase) const { return phase == Phase::prefill ? prefill : decode; }
 };
 
 }  // namespace lazyllm::inline v0

@@ -34,6 +34,9 @@ class TokenStates {
   [[nodiscard]] std::size_t size() const { return depth_.size(); }
   [[nodiscard]] std::size_t depth(TokenIndex token) const { return depth_.at(token); }
   [[nodiscard]] bool is_parked(TokenIndex token) const { return aux_.contains(token); }
+  /// Whether the token lacks the second half of layer depth - 1. Such a token is parked.
+  [[nodiscard]] bool is_unfinished(TokenIndex token) const { return unfinished_[token]; }
+  [[nodiscard]] std::size_t parked_count() const { return aux_.size(); }
   [[nodiscard]] std::size_t aux_bytes() const { return aux_.size_bytes(); }
 
   /// Where the inputs of the next `count` tokens are put before add(count).
@@ -62,6 +65,13 @@ class TokenStates {
   /// Rows that are not entering are parked: with the input of `layer`, whose second half they lack then, or with its
   /// output. The others close ranks at the front of hidden(); rows() stays until the next gathering.
   void park_dropped(std::span<const TokenIndex> entering, LayerIndex layer, bool unfinished);
+
+  /// Forgets the tokens from index `tokens` on, between two steps.
+  void truncate(std::size_t tokens);
+  /// Copies a parked token's hidden state [hidden_dim].
+  void read_parked(TokenIndex token, std::span<float> row) const { aux_.read(token, row); }
+  /// Adds a token as it was in another session between two steps; `parked` is its hidden state, or empty.
+  void restore(std::size_t depth, bool unfinished, std::span<const float> parked);
 
  private:
   template <class Predicate>
@@ -151,6 +161,25 @@ inline void TokenStates::park_dropped(std::span<const TokenIndex> entering, Laye
       ++kept;
     }
   }
+}
+
+inline void TokenStates::truncate(std::size_t tokens) {
+  while (depth_.size() > tokens) {
+    const auto token = static_cast<TokenIndex>(depth_.size() - 1);
+    if (unfinished_[token]) set_unfinished(token, depth_[token] - 1, false);
+    if (aux_.contains(token)) aux_.forget(token);
+    depth_.pop_back();
+    unfinished_.pop_back();
+  }
+  rows_.clear();
+}
+
+inline void TokenStates::restore(std::size_t depth, bool unfinished, std::span<const float> parked) {
+  const auto token = static_cast<TokenIndex>(depth_.size());
+  depth_.push_back(static_cast<std::uint32_t>(depth));
+  unfinished_.push_back(false);
+  if (unfinished) set_unfinished(token, depth - 1, true);
+  if (!parked.empty()) aux_.store(token, parked);
 }
 
 inline void TokenStates::set_unfinished(TokenIndex token, LayerIndex layer, bool unfinished) {

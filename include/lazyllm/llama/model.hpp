@@ -5,9 +5,12 @@
 
 #include <lazyllm/cache/kv_cache.hpp>
 #include <lazyllm/core/aligned_buffer.hpp>
+#include <lazyllm/core/checksum.hpp>
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/error.hpp>
+#include <lazyllm/core/kv_store.hpp>
 #include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/model_graph.hpp>
 #include <lazyllm/llama/config.hpp>
@@ -26,8 +29,10 @@
 #include <cmath>
 #include <concepts>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 namespace lazyllm::inline v0 {
@@ -53,6 +58,13 @@ struct SwiGluWithOutput {
   }
 };
 static_assert(MatmulEpilogue<StoreWithBias> && MatmulEpilogue<SwiGluWithOutput>);
+
+/// Tells what K or V is stored as in a fingerprint.
+template <RowElement Element>
+inline constexpr std::uint64_t element_number = std::same_as<Element, float>      ? 0
+                                                : std::same_as<Element, Float16>  ? 1
+                                                : std::same_as<Element, BFloat16> ? 2
+                                                                                  : 3;
 
 }  // namespace detail
 
@@ -90,6 +102,17 @@ class Llama {
   void score(const LayerStep& step);
   void finish(const LayerStep& step);
   void project(ConstRows hidden, Rows logits);
+
+  void truncate(std::size_t tokens) { cache_.truncate(tokens); }
+  [[nodiscard]] std::size_t token_bytes() const { return cache_.layer(0).token_bytes(); }
+  void export_token(LayerIndex layer, TokenIndex token, std::span<std::byte> out) const {
+    cache_.layer(layer).export_token(token, out);
+  }
+  void import_token(LayerIndex layer, TokenIndex token, std::span<const std::byte> in) {
+    cache_.layer(layer).import_token(token, in);
+  }
+  /// Of the weights, the ISA whose kernels run, and the type of K and V.
+  [[nodiscard]] std::uint64_t fingerprint() const;
 
  private:
   /// Activations of one tile [tile_rows, ...].
@@ -314,6 +337,15 @@ void Llama<W, E, Cache>::project(ConstRows hidden, Rows logits) {
     scratch_.input.assign(norm_rows(hidden.middle_rows(first, count), weights_->output_norm()));
     matmul(scratch_.input, weights_->head(), logits.middle_rows(first, count), executor_);
   });
+}
+
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+std::uint64_t Llama<W, E, Cache>::fingerprint() const {
+  using Layer = std::remove_cvref_t<decltype(cache_.layer(0))>;
+  const std::array<std::uint64_t, 3> kind{static_cast<std::uint64_t>(active_isa()),
+                                          detail::element_number<KeyElementOf<Layer>>,
+                                          detail::element_number<ValueElementOf<Layer>>};
+  return checksum(std::as_bytes(std::span(kind)), weights_->fingerprint());
 }
 
 }  // namespace lazyllm::inline v0

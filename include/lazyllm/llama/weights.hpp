@@ -4,8 +4,10 @@
 // Tensor names: the GGUF convention of the ggml project.
 #pragma once
 
+#include <lazyllm/core/checksum.hpp>
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/io/gguf.hpp>
+#include <lazyllm/io/gguf_fingerprint.hpp>
 #include <lazyllm/io/mapped_file.hpp>
 #include <lazyllm/llama/config.hpp>
 #include <lazyllm/parallel/executor.hpp>
@@ -23,6 +25,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -72,6 +75,8 @@ class LlamaWeights {
                                                   const LoadProgress& progress = {});
 
   [[nodiscard]] const LlamaConfig& config() const { return config_; }
+  /// Of the file (io/gguf_fingerprint.hpp) and of what its weights were made into.
+  [[nodiscard]] std::uint64_t fingerprint() const { return fingerprint_; }
   [[nodiscard]] const LlamaLayerWeights<W>& layer(std::size_t i) const { return layers_[i]; }
   [[nodiscard]] const AnyMatrix& embedding() const { return embedding_; }  // [vocab_size, hidden_dim]
   [[nodiscard]] std::span<const float> output_norm() const { return output_norm_; }
@@ -84,6 +89,7 @@ class LlamaWeights {
   LlamaWeights() = default;
 
   LlamaConfig config_;
+  std::uint64_t fingerprint_ = 0;
   std::vector<LlamaLayerWeights<W>> layers_;
   AnyMatrix embedding_;
   std::unique_ptr<AnyMatrix> head_;
@@ -223,6 +229,10 @@ std::shared_ptr<const LlamaWeights<W>> LlamaWeights<W>::load(const MappedFile& f
                                                              const LoadProgress& progress) {
   std::shared_ptr<LlamaWeights> weights(new LlamaWeights);
   const LlamaConfig& config = weights->config_ = LlamaConfig::from_gguf(gguf);
+  weights->fingerprint_ = lazyllm::fingerprint(file.bytes(), gguf);
+  if constexpr (!std::same_as<W, AsStored>) {
+    weights->fingerprint_ = checksum(std::as_bytes(std::span(std::string_view(W::name))), weights->fingerprint_);
+  }
   const std::size_t hidden = config.hidden_dim;
   const std::size_t query_dim = config.heads * config.head_dim;
   const std::size_t kv_dim = config.kv_heads * config.head_dim;

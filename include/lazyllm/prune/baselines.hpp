@@ -51,19 +51,18 @@ class RandomDrop {
   }
   [[nodiscard]] static std::size_t query_rows(LayerIndex, Phase) { return 0; }
   void select(const PruneContext& context, std::span<bool> keep) {
-    if (context.phase == Phase::prefill) prompt_tokens_ = context.context_size;
     importance_.clear();
     const ScheduleEntry* const entry = schedule_.entry_after(context.layer);
     if (entry == nullptr) return;
-    for (const TokenIndex token : context.tokens) importance_.push_back(rank(token));
+    for (const TokenIndex token : context.tokens) importance_.push_back(rank(token, context.prompt_size));
     selector_.select(entry->rule, importance_, context.tokens, context.context_size, keep);
   }
   [[nodiscard]] std::span<const float> importance() const { return importance_; }
 
  private:
   /// In [0, 1), from splitmix64 (Steele, Lea and Flood, OOPSLA 2014).
-  [[nodiscard]] float rank(TokenIndex token) const {
-    if (token >= prompt_tokens_) return std::numeric_limits<float>::infinity();
+  [[nodiscard]] float rank(TokenIndex token, std::size_t prompt_size) const {
+    if (token >= prompt_size) return std::numeric_limits<float>::infinity();
     std::uint64_t z = seed_ + (std::uint64_t{token} + 1) * 0x9e3779b97f4a7c15;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
@@ -72,7 +71,6 @@ class RandomDrop {
 
   StepSchedule schedule_;
   std::uint64_t seed_;
-  std::size_t prompt_tokens_ = 0;
   std::vector<float> importance_;
   Selector selector_;
 };
