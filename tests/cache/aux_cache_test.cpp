@@ -3,6 +3,7 @@
 #include <lazyllm/cache/aux_cache.hpp>
 #include <map>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 using namespace lazyllm;
@@ -54,6 +55,36 @@ TEST_CASE("AuxCache holds a row for every token of its capacity") {
     CHECK(row[0] == static_cast<float>(token));
   }
   CHECK(cache.size() == 0);
+}
+
+TEST_CASE_TEMPLATE("AuxCache rows come back as their format rounds them, and move as bits", Element, float, Float16,
+                   BFloat16, Int8) {
+  constexpr std::size_t dim = 7;
+  const auto format = [] {
+    for (const RowFormat f : {RowFormat::float16, RowFormat::bfloat16, RowFormat::int8}) {
+      if (with_element(f, [](auto element) { return std::is_same_v<decltype(element), Element>; })) return f;
+    }
+    return RowFormat::float32;
+  }();
+  AuxCache cache(8, dim, format), other(8, dim, format);
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0.0f, 50.0f);
+  std::vector<float> row(dim), got(dim), expected(dim);
+  std::vector<Element> stored(row_size<Element>(dim));
+  for (TokenIndex token = 0; token < 8; ++token) {
+    for (float& x : row) x = normal(random);
+    encode_row(row, stored.data());
+    decode_row(stored.data(), std::span(expected));
+    cache.store(token, row);
+    other.store_bits(7 - token, cache.stored(token));
+    cache.read(token, got);
+    CHECK(got == expected);
+    other.take(7 - token, got);
+    CHECK(got == expected);
+  }
+  CHECK(cache.row_size_bytes() == row_bytes<Element>(dim));
+  CHECK(cache.size_bytes() == 8 * row_bytes<Element>(dim));
+  CHECK(cache.format() == format);
 }
 
 #ifndef NDEBUG

@@ -116,6 +116,18 @@ TEST_CASE("Pruned tokens wait in the Aux Cache and are revived when their score 
   CHECK(session.aux_bytes() == 2 * 2 * sizeof(float));
 }
 
+TEST_CASE("Aux rows in half take half the bytes, and revived tokens go on from them") {
+  CheckingGraph graph(3);  // hidden states are small integers, which a half holds
+  SessionOptions opts = options(8);
+  opts.aux_rows = RowFormat::float16;
+  LazySession session(graph, TopKPolicy<>(MeanOverHeads{}, parse_schedule("0:3"), StepSchedule()), opts);
+  session.prefill(prompt(6));
+  CHECK(session.aux_bytes() == 3 * 2 * sizeof(Float16));
+  session.decode(1);
+  CHECK(session.last_step().revived == 3);
+  CHECK(session.aux_bytes() == 0);
+}
+
 TEST_CASE("A decode schedule of none revives everything at the first step") {
   CheckingGraph graph(4);
   LazySession session(graph, TopKPolicy<>(MeanOverHeads{}, parse_schedule("0:4,2:1"), StepSchedule()), options(10));

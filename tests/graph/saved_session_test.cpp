@@ -51,11 +51,12 @@ Logits run(auto& session, const Turn& turn) {
 TopKPolicy<> policy_of(const RandomCase& c) {
   return TopKPolicy<>(MeanOverHeads{}, parse_schedule(c.prefill_text), parse_schedule(c.decode_text));
 }
-SessionOptions options_of(const RandomCase& c) {
+SessionOptions options_of(const RandomCase& c, RowFormat aux_rows) {
   SessionOptions options{.context_size = c.context_size};
   options.revive_in_decode = c.mode != NaiveDecode::cached;
   options.decode_revivals = c.engine.decode_revivals;
   options.dense_below = c.engine.dense_below;
+  options.aux_rows = aux_rows;
   return options;
 }
 
@@ -97,12 +98,13 @@ TEST_CASE("Forked, saved and loaded sessions go on bit for bit as the one that w
     CAPTURE(seed);
     const RandomCase c = random_case(seed);
     Random random(seed);
-    Session<TopKPolicy<>> untouched(c.model, policy_of(c), options_of(c));
+    const SessionOptions options = options_of(c, static_cast<RowFormat>(seed % 4));
+    Session<TopKPolicy<>> untouched(c.model, policy_of(c), options);
     std::vector<Session<TopKPolicy<>>> others;  // that began as it at some turn
     for (const Turn& turn : c.turns) {
       if (random.chance(0.3)) others.emplace_back(untouched, c.model);
       if (random.chance(0.3)) {
-        Session<TopKPolicy<>>& loaded = others.emplace_back(c.model, policy_of(c), options_of(c));
+        Session<TopKPolicy<>>& loaded = others.emplace_back(c.model, policy_of(c), options);
         if (random.chance(0.5)) loaded.session.prefill(std::vector<TokenId>{1});  // load forgets it
         loaded.session.load(untouched.session.save());
       }
@@ -192,8 +194,9 @@ TEST_CASE("What is whole but wrong or foreign is refused by name") {
   CHECK_THROWS_WITH_AS(load(forged(forged(bytes, 9, 8), 8, 8)), doctest::Contains("go on after"), Error);
   CHECK_THROWS_WITH_AS(load(forged(bytes, 8, 10)), doctest::Contains("saved session"), Error);
   CHECK_THROWS_WITH_AS(load(forged(bytes, 9, 10)), doctest::Contains("a prompt longer"), Error);
+  CHECK_THROWS_WITH_AS(load(forged(bytes, 11, 3)), doctest::Contains("rows of format 3"), Error);
 
-  const std::size_t layers = small.model.layers.size(), first_token = 11 + 4 * layers + 2;  // words before the tokens
+  const std::size_t layers = small.model.layers.size(), first_token = 12 + 4 * layers + 2;  // words before the tokens
   const auto token = [](std::uint32_t depth, std::uint32_t unfinished) {
     return depth | static_cast<std::uint64_t>(unfinished) << 32;
   };

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <span>
+#include <utility>
 
 namespace lazyllm::inline v0 {
 
@@ -97,6 +98,20 @@ void decode_row(const Element* from, std::span<float> row) {
     for (std::size_t i = 0; i < n; ++i) row[i] = scale * static_cast<float>(codes[i]);
   } else {
     for (std::size_t i = 0; i < n; ++i) row[i] = to_float(from[i]);
+  }
+}
+
+/// An element that is chosen at run time.
+enum class RowFormat { float32, float16, bfloat16, int8 };
+
+/// Calls f(an Element) for the element of `format` and returns its result.
+template <class F>
+decltype(auto) with_element(RowFormat format, F&& f) {
+  switch (format) {
+    case RowFormat::float16: return std::forward<F>(f)(Float16{});
+    case RowFormat::bfloat16: return std::forward<F>(f)(BFloat16{});
+    case RowFormat::int8: return std::forward<F>(f)(Int8{});
+    default: return std::forward<F>(f)(float{});
   }
 }
 

@@ -120,7 +120,7 @@ LazySession<Graph, Policy>::LazySession(Graph& graph, Policy policy, SessionOpti
     : graph_(graph),
       options_(std::move(options)),
       layer_count_(graph.layer_count()),
-      states_(detail::checked_context_size(options_.context_size), layer_count_, graph.hidden_dim()),
+      states_(detail::checked_context_size(options_.context_size), layer_count_, graph.hidden_dim(), options_.aux_rows),
       selection_(
           std::move(policy),
           {.layer_count = layer_count_, .head_count = graph.head_count(), .context_capacity = options_.context_size}),
@@ -290,7 +290,7 @@ LazySession<Graph, Policy> LazySession<Graph, Policy>::fork(Graph& fresh) const 
 
 template <ModelGraph Graph, PruningPolicy Policy>
 void LazySession<Graph, Policy>::load(std::span<const std::byte> bytes) requires SessionGraph<Graph> {
-  const detail::SavedSession saved(bytes, std::as_const(graph_), options_.context_size);
+  const detail::SavedSession saved(bytes, std::as_const(graph_), states_.aux(), options_.context_size);
   SessionHistory history = saved.history();
   interrupted_ = true;
   graph_.truncate(0);

@@ -40,11 +40,10 @@ inline void check_fingerprints(std::uint64_t from, std::uint64_t to) {
 template <SessionGraph Graph>
 void copy_session(const Graph& graph, const TokenStates& states, Graph& to_graph, TokenStates& to_states) {
   check_fingerprints(graph.fingerprint(), to_graph.fingerprint());
-  std::vector<float> row(graph.hidden_dim());
   for (TokenIndex token = 0; token < states.size(); ++token) {
-    if (states.is_parked(token)) states.read_parked(token, row);
+    const bool parked = states.is_parked(token);
     to_states.restore(states.depth(token), states.is_unfinished(token),
-                      states.is_parked(token) ? std::span<const float>(row) : std::span<const float>());
+                      parked ? states.aux().stored(token) : std::span<const std::byte>());
   }
   std::vector<std::byte> key(graph.token_bytes());
   for_each_key(states, graph.layer_count(), [&](LayerIndex layer, TokenIndex token) {
@@ -66,6 +65,7 @@ struct SavedHeader {
   std::uint64_t tokens;
   std::uint64_t prompt_size;
   std::uint64_t steps;
+  std::uint64_t aux_rows;  // RowFormat
 
   static constexpr std::uint64_t magic_number = 0x31736d6c6c797a6c;  // "lzyllms1"
   static constexpr std::uint64_t current_version = 1;
@@ -80,12 +80,12 @@ struct SavedToken {
 
 template <SessionGraph Graph>
 std::vector<std::byte> save_session(const Graph& graph, const TokenStates& states, const SessionHistory& history) {
-  const std::size_t layers = graph.layer_count(), hidden_dim = graph.hidden_dim(), token_bytes = graph.token_bytes();
+  const std::size_t layers = graph.layer_count(), token_bytes = graph.token_bytes();
   std::vector<std::byte> bytes;
   std::size_t keys = 0;
   for (TokenIndex token = 0; token < states.size(); ++token) keys += states.depth(token);
   bytes.reserve(sizeof(SavedHeader) + (4 * layers + 2) * sizeof(std::uint64_t) + states.size() * sizeof(SavedToken) +
-                states.parked_count() * hidden_dim * sizeof(float) + keys * token_bytes);
+                states.aux_bytes() + keys * token_bytes);
   bytes.resize(sizeof(SavedHeader));
   const auto append = [&bytes](const void* from, std::size_t size) {
     const std::size_t at = bytes.size();
@@ -104,11 +104,8 @@ std::vector<std::byte> save_session(const Graph& graph, const TokenStates& state
     const SavedToken saved{static_cast<std::uint32_t>(states.depth(token)), states.is_unfinished(token) ? 1u : 0u};
     append(&saved, sizeof(saved));
   }
-  std::vector<float> row(hidden_dim);
   for (TokenIndex token = 0; token < states.size(); ++token) {
-    if (!states.is_parked(token)) continue;
-    states.read_parked(token, row);
-    append(row.data(), hidden_dim * sizeof(float));
+    if (states.is_parked(token)) append(states.aux().stored(token).data(), states.aux().row_size_bytes());
   }
   for_each_key(states, layers, [&](LayerIndex layer, TokenIndex token) {
     const std::size_t at = bytes.size();
@@ -121,11 +118,12 @@ std::vector<std::byte> save_session(const Graph& graph, const TokenStates& state
                      .size_bytes = bytes.size(),
                      .fingerprint = graph.fingerprint(),
                      .layer_count = layers,
-                     .hidden_dim = hidden_dim,
+                     .hidden_dim = graph.hidden_dim(),
                      .token_bytes = token_bytes,
                      .tokens = states.size(),
                      .prompt_size = history.prompt_size,
-                     .steps = history.steps};
+                     .steps = history.steps,
+                     .aux_rows = static_cast<std::uint64_t>(states.aux().format())};
   std::memcpy(bytes.data(), &header, sizeof(header));
   header.checksum = checksum(std::span(bytes).subspan(SavedHeader::checked_from));
   std::memcpy(bytes.data(), &header, sizeof(header));
@@ -135,9 +133,11 @@ std::vector<std::byte> save_session(const Graph& graph, const TokenStates& state
 /// Bytes that are a session of this graph: checked when made, read afterwards.
 class SavedSession {
  public:
-  /// Throws Error for anything that save_session does not make for such a graph, or of more tokens than `capacity`.
+  /// Throws Error for anything that save_session does not make for such a graph and Aux Cache, or of more tokens than
+  /// `capacity`.
   template <SessionGraph Graph>
-  SavedSession(std::span<const std::byte> bytes, const Graph& graph, std::size_t capacity) : bytes_(bytes) {
+  SavedSession(std::span<const std::byte> bytes, const Graph& graph, const AuxCache& aux, std::size_t capacity)
+      : bytes_(bytes), row_bytes_(aux.row_size_bytes()) {
     check(bytes.size() >= sizeof(SavedHeader), "are too few for a header");
     header_ = number<SavedHeader>(0);
     check(header_.magic == SavedHeader::magic_number, "do not start like a saved session");
@@ -153,6 +153,11 @@ class SavedSession {
     require_same("layers", header_.layer_count, graph.layer_count());
     require_same("hidden size", header_.hidden_dim, graph.hidden_dim());
     require_same("bytes of a token's K and V", header_.token_bytes, graph.token_bytes());
+    if (header_.aux_rows != static_cast<std::uint64_t>(aux.format())) {
+      throw Error(ErrorCode::unsupported, "saved session: Aux Cache rows of format " +
+                                              std::to_string(header_.aux_rows) + ", this session's are of format " +
+                                              std::to_string(static_cast<std::uint64_t>(aux.format())));
+    }
     check_fingerprints(header_.fingerprint, graph.fingerprint());
     if (header_.tokens > capacity) {
       throw Error(ErrorCode::limit, "saved session: " + std::to_string(header_.tokens) +
@@ -185,16 +190,13 @@ class SavedSession {
   /// Fills a graph and states that hold no tokens.
   template <SessionGraph Graph>
   void restore(Graph& graph, TokenStates& states) const {
-    const std::size_t hidden_bytes = static_cast<std::size_t>(header_.hidden_dim) * sizeof(float);
     std::size_t at = rows_at();
-    std::vector<float> row(static_cast<std::size_t>(header_.hidden_dim));
     for (std::size_t token = 0; token < header_.tokens; ++token) {
       const SavedToken saved = token_at(token);
-      std::span<const float> parked;
+      std::span<const std::byte> parked;
       if (saved.depth < header_.layer_count) {
-        std::memcpy(row.data(), bytes_.data() + at, hidden_bytes);
-        at += hidden_bytes;
-        parked = row;
+        parked = bytes_.subspan(at, row_bytes_);
+        at += row_bytes_;
       }
       states.restore(saved.depth, saved.unfinished != 0, parked);
     }
@@ -232,7 +234,7 @@ class SavedSession {
       const bool parked = depth < header_.layer_count;
       check(depth <= header_.layer_count && unfinished <= (depth != 0 && parked ? 1u : 0u),
             "hold a token that cannot be");
-      const std::uint64_t wanted = (parked ? header_.hidden_dim * sizeof(float) : 0) + depth * header_.token_bytes;
+      const std::uint64_t wanted = (parked ? row_bytes_ : 0) + depth * header_.token_bytes;
       check(left >= wanted, "end within the rows");
       left -= wanted;
     }
@@ -252,6 +254,7 @@ class SavedSession {
   }
 
   std::span<const std::byte> bytes_;
+  std::size_t row_bytes_;  // of the Aux Cache
   SavedHeader header_{};
 };
 

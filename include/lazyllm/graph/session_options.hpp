@@ -4,6 +4,7 @@
 #pragma once
 
 #include <lazyllm/core/error.hpp>
+#include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
 
 #include <cstddef>
@@ -37,6 +38,9 @@ struct SessionOptions {
   /// While the context has fewer tokens, the policy is not asked: short prompts stay dense. What an earlier step parked
   /// is revived, within the two options above.
   std::size_t dense_below = 0;
+  /// What the hidden states of waiting tokens are stored as: smaller rows for a rounding of what revived tokens go on
+  /// from.
+  RowFormat aux_rows = RowFormat::float32;
   /// Called for every selection, in order. The first prefill is step 0.
   std::function<void(const Selection&)> on_select = {};
   PrefillHook on_prefill_layer = {};  ///< for every prefill of the session

@@ -8,6 +8,7 @@
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
 
 #include <algorithm>
@@ -21,9 +22,10 @@ namespace lazyllm::inline v0 {
 /// The tokens of one sequence. Lists of tokens ascend. No operation allocates after construction.
 class TokenStates {
  public:
-  TokenStates(std::size_t capacity, std::size_t layer_count, std::size_t hidden_dim)
+  TokenStates(std::size_t capacity, std::size_t layer_count, std::size_t hidden_dim,
+              RowFormat aux_rows = RowFormat::float32)
       : hidden_dim_(hidden_dim),
-        aux_(capacity, hidden_dim),
+        aux_(capacity, hidden_dim, aux_rows),
         unfinished_at_(layer_count),
         hidden_(capacity * hidden_dim) {
     depth_.reserve(capacity);
@@ -36,7 +38,6 @@ class TokenStates {
   [[nodiscard]] bool is_parked(TokenIndex token) const { return aux_.contains(token); }
   /// Whether the token lacks the second half of layer depth - 1. Such a token is parked.
   [[nodiscard]] bool is_unfinished(TokenIndex token) const { return unfinished_[token]; }
-  [[nodiscard]] std::size_t parked_count() const { return aux_.size(); }
   [[nodiscard]] std::size_t aux_bytes() const { return aux_.size_bytes(); }
 
   /// Where the inputs of the next `count` tokens are put before add(count).
@@ -68,10 +69,9 @@ class TokenStates {
 
   /// Forgets the tokens from index `tokens` on, between two steps.
   void truncate(std::size_t tokens);
-  /// Copies a parked token's hidden state [hidden_dim].
-  void read_parked(TokenIndex token, std::span<float> row) const { aux_.read(token, row); }
-  /// Adds a token as it was in another session between two steps; `parked` is its hidden state, or empty.
-  void restore(std::size_t depth, bool unfinished, std::span<const float> parked);
+  [[nodiscard]] const AuxCache& aux() const { return aux_; }
+  /// Adds a token as it was in another session between two steps; `parked` is its row as aux() stored it, or empty.
+  void restore(std::size_t depth, bool unfinished, std::span<const std::byte> parked);
 
  private:
   template <class Predicate>
@@ -174,12 +174,12 @@ inline void TokenStates::truncate(std::size_t tokens) {
   rows_.clear();
 }
 
-inline void TokenStates::restore(std::size_t depth, bool unfinished, std::span<const float> parked) {
+inline void TokenStates::restore(std::size_t depth, bool unfinished, std::span<const std::byte> parked) {
   const auto token = static_cast<TokenIndex>(depth_.size());
   depth_.push_back(static_cast<std::uint32_t>(depth));
   unfinished_.push_back(false);
   if (unfinished) set_unfinished(token, depth - 1, true);
-  if (!parked.empty()) aux_.store(token, parked);
+  if (!parked.empty()) aux_.store_bits(token, parked);
 }
 
 inline void TokenStates::set_unfinished(TokenIndex token, LayerIndex layer, bool unfinished) {
