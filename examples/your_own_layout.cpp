@@ -31,7 +31,7 @@ static_assert(lazyllm::CacheLayout<Tiled>);
 // What a model keeps K and V in is a template argument. Here: pages of 64 tokens, keys of 8 bits, values in half.
 using SmallCache = lazyllm::KvCache<lazyllm::Paged<64>, lazyllm::Int8, lazyllm::Float16>;
 using SmallCacheLlama = lazyllm::Llama<lazyllm::AsStored, lazyllm::ThreadPool, SmallCache>;
-static_assert(lazyllm::LanguageGraph<SmallCacheLlama>);
+static_assert(lazyllm::LanguageGraph<SmallCacheLlama> && lazyllm::CountedGraph<SmallCacheLlama>);
 
 constexpr lazyllm::AttentionShape shape{.heads = 4, .kv_heads = 2, .head_dim = 32, .scale = 0.17677669f};
 constexpr std::size_t tokens = 100;

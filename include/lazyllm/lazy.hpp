@@ -14,6 +14,7 @@
 #include <lazyllm/graph/filter_prompt.hpp>
 #include <lazyllm/graph/layer_selection.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
+#include <lazyllm/graph/memory_budget.hpp>
 #include <lazyllm/graph/model_graph.hpp>
 #include <lazyllm/graph/reuse_prefix.hpp>
 #include <lazyllm/graph/saved_session.hpp>

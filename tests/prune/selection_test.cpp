@@ -4,6 +4,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <random>
 #include <utility>
 #include <vector>
 
@@ -97,4 +98,34 @@ TEST_CASE("A NaN counts as the lowest score and as no mass") {
   CHECK(kept(KeepRule::count(2), {nan, nan, nan}) == Tokens{0, 2});
   CHECK(kept(KeepRule::mass(1.0), {nan, 1, 2, nan}) == Tokens{1, 2, 3});
   CHECK(kept({KeepRule::count(3), 2}, {nan, 1, nan, nan, nan}) == Tokens{0, 1, 4});
+}
+
+TEST_CASE("What a rule keeps lies within the bounds that it tells beforehand, and both ends are reached") {
+  std::mt19937 random(4);
+  std::size_t at_least = 0, at_most = 0;
+  for (int i = 0; i < 4000; ++i) {
+    const std::size_t context = 1 + random() % 40;
+    Tokens tokens;
+    for (TokenIndex token = 0; token < context; ++token) {
+      if (token + 1 == context || random() % 3 != 0) tokens.push_back(token);
+    }
+    Scores scores(tokens.size());
+    for (float& score : scores) score = static_cast<float>(random() % 10);
+    const std::size_t kind = random() % 4, number = random() % 30;
+    const KeepRule keep = kind == 0   ? KeepRule::count(number)
+                          : kind == 1 ? KeepRule::fraction(static_cast<double>(number) / 30)
+                          : kind == 2 ? KeepRule::percentile(number * 3)
+                                      : KeepRule::mass(static_cast<double>(number) / 30);
+    ProtectedTokens always = protect(random() % 3, random() % 3);
+    if (random() % 2 == 0) always.ranges.push_back({static_cast<TokenIndex>(random() % 20), 12});
+    const SelectionRule rule{keep, 1 + random() % 5, always};
+    const KeptBounds bounds = rule.kept_bounds(tokens.size(), context);
+    const std::size_t count = kept(rule, scores, tokens, context).size();
+    REQUIRE(bounds.least <= count);
+    REQUIRE(count <= bounds.most);
+    at_least += bounds.least == count ? 1 : 0;
+    at_most += bounds.most == count ? 1 : 0;
+  }
+  CHECK(at_least > 1000);
+  CHECK(at_most > 1000);
 }

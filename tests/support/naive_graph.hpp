@@ -76,6 +76,7 @@ class NaiveGraph {
   }
   /// K, V, and whether the token is through with the layer.
   [[nodiscard]] std::size_t token_bytes() const { return (2 * model_.kv_heads * model_.head_dim + 1) * sizeof(double); }
+  [[nodiscard]] std::size_t kv_bytes() const { return key_values_.size() * token_bytes(); }
   void export_token(LayerIndex layer, TokenIndex token, std::span<std::byte> out) const {
     const NaiveKeyValue& stored = key_values_.at({layer, token});
     Vector all = stored.key;

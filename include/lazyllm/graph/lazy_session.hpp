@@ -10,6 +10,7 @@
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/layer_selection.hpp>
+#include <lazyllm/graph/memory_budget.hpp>
 #include <lazyllm/graph/model_graph.hpp>
 #include <lazyllm/graph/saved_session.hpp>
 #include <lazyllm/graph/session_graph.hpp>
@@ -36,8 +37,8 @@ class LazySession {
   LazySession(Graph& graph, Policy policy, SessionOptions options);
 
   /// Runs the prompt (or appends to it). Returns the logits [vocab_size] of the token after it, valid until the next
-  /// step. Throws Error for an empty prompt, an id outside the vocabulary, or more tokens than the context holds;
-  /// nothing ran then. `on_layer` is called for this prefill, after the session's own hook.
+  /// step. Throws Error for an empty prompt, an id outside the vocabulary, or more tokens than the context
+  /// or the byte budget holds; nothing ran then. `on_layer` is called for this prefill, after the session's own hook.
   std::span<const float> prefill(std::span<const TokenId> ids,
                                  const PrefillHook& on_layer = {}) requires LanguageGraph<Graph> {
     return language_step(ids, Phase::prefill, on_layer);
@@ -81,7 +82,7 @@ class LazySession {
  private:
   std::span<const float> language_step(std::span<const TokenId> ids, Phase phase, const PrefillHook& on_layer);
   void check_whole() const;
-  void check_room(std::size_t new_tokens) const;
+  void check_room(std::size_t new_tokens, Phase phase);
   ConstRows run(std::size_t new_tokens, Phase phase, const PrefillHook& on_layer);
   void run_whole(LayerIndex layer, Phase phase, std::size_t query_rows);
   void run_split(LayerIndex layer, Phase phase, std::size_t query_rows) requires SplitGraph<Graph>;
@@ -98,8 +99,9 @@ class LazySession {
   std::size_t layer_count_;
   TokenStates states_;
   LayerSelection<Policy> selection_;
-  std::vector<TokenIndex> keys_;  // who entered a layer whose selection has been made already
-  AlignedBuffer<float> scores_;   // [query_rows, heads, entering]
+  std::vector<TokenIndex> keys_;           // who entered a layer whose selection has been made already
+  std::vector<std::size_t> depth_counts_;  // scratch of the budget's check
+  AlignedBuffer<float> scores_;            // [query_rows, heads, entering]
   AlignedBuffer<float> logits_;
   SessionHistory history_;
   StepCounters last_;
@@ -134,6 +136,7 @@ LazySession<Graph, Policy>::LazySession(Graph& graph, Policy policy, SessionOpti
     }
   }
   keys_.reserve(capacity);
+  depth_counts_.resize(layer_count_ + 1);
   scores_ = AlignedBuffer<float>(std::min(query_rows, capacity) * graph.head_count() * capacity);
   if constexpr (LanguageGraph<Graph>) logits_ = AlignedBuffer<float>(graph.vocab_size());
 }
@@ -145,19 +148,20 @@ void LazySession<Graph, Policy>::check_whole() const {
 }
 
 template <ModelGraph Graph, PruningPolicy Policy>
-void LazySession<Graph, Policy>::check_room(std::size_t new_tokens) const {
+void LazySession<Graph, Policy>::check_room(std::size_t new_tokens, Phase phase) {
   check_whole();
   if (new_tokens == 0) throw Error(ErrorCode::invalid_argument, "the prompt is empty");
   if (new_tokens > options_.context_size - states_.size()) {
     throw Error(ErrorCode::limit, std::to_string(new_tokens) + " new tokens after " + std::to_string(states_.size()) +
                                       " exceed the session's context of " + std::to_string(options_.context_size));
   }
+  check_memory_budget(graph_, policy(), states_, new_tokens, phase, options_, depth_counts_);
 }
 
 template <ModelGraph Graph, PruningPolicy Policy>
 std::span<const float> LazySession<Graph, Policy>::language_step(std::span<const TokenId> ids, Phase phase,
                                                                  const PrefillHook& on_layer) {
-  check_room(ids.size());
+  check_room(ids.size(), phase);
   for (const TokenId id : ids) {
     if (id < 0 || static_cast<std::size_t>(id) >= graph_.vocab_size()) {
       throw Error(ErrorCode::invalid_argument, "token id " + std::to_string(id) + " is outside the vocabulary of " +
@@ -172,7 +176,7 @@ std::span<const float> LazySession<Graph, Policy>::language_step(std::span<const
 
 template <ModelGraph Graph, PruningPolicy Policy>
 std::span<const float> LazySession<Graph, Policy>::step(ConstRows inputs, Phase phase) {
-  check_room(inputs.rows());
+  check_room(inputs.rows(), phase);
   const Rows hidden = states_.new_rows(inputs.rows());
   LAZYLLM_EXPECTS(inputs.cols() == hidden.cols());
   for (std::size_t r = 0; r < inputs.rows(); ++r) std::ranges::copy(inputs.row(r), hidden.row(r).begin());

@@ -53,4 +53,12 @@ concept LanguageGraph = ModelGraph<G> &&
   g.project(in, out);
 };
 
+/// A graph that counts its K and V: kv_bytes(), what is in use; token_bytes(), of one token at one layer. A session's
+/// byte budget asks it.
+template <class G>
+concept CountedGraph = ModelGraph<G> && requires(const G& c) {
+  { c.kv_bytes() } -> std::convertible_to<std::size_t>;
+  { c.token_bytes() } -> std::convertible_to<std::size_t>;
+};
+
 }  // namespace lazyllm::inline v0

@@ -49,11 +49,29 @@ concept ScoringPolicy = PruningPolicy<P> && requires(const P& p) {
   { p.importance() } -> std::convertible_to<std::span<const float>>;
 };
 
+/// How many tokens go on, before the scores are known.
+struct KeptBounds {
+  std::size_t least;
+  std::size_t most;
+  friend bool operator==(const KeptBounds&, const KeptBounds&) = default;
+};
+
+/// A policy that tells beforehand how many it keeps: kept_bounds(layer, phase, entering, context_size) of `entering`
+/// >= 1 candidates after `layer`; both rise with `entering`. A session's byte budget counts with it, without it with
+/// all.
+template <class P>
+concept BoundedPolicy = PruningPolicy<P> && requires(const P& p, LayerIndex layer, Phase phase, std::size_t count) {
+  { p.kept_bounds(layer, phase, count, count) } -> std::same_as<KeptBounds>;
+};
+
 /// The dense model: every token enters every layer.
 struct KeepAll {
+  [[nodiscard]] static constexpr KeptBounds kept_bounds(LayerIndex, Phase, std::size_t entering, std::size_t) {
+    return {entering, entering};
+  }
   [[nodiscard]] static constexpr std::size_t query_rows(LayerIndex, Phase) { return 0; }
   static constexpr void select(const PruneContext&, std::span<bool>) {}
 };
-static_assert(PruningPolicy<KeepAll>);
+static_assert(BoundedPolicy<KeepAll>);
 
 }  // namespace lazyllm::inline v0

@@ -6,6 +6,7 @@
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/prune/keep_rule.hpp>
+#include <lazyllm/prune/policy.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -46,6 +47,18 @@ struct SelectionRule {
   /// Tokens b * block_tokens to (b + 1) * block_tokens - 1 stay or go together, at least 1.
   std::size_t block_tokens;
   ProtectedTokens protect;
+
+  /// Fewest and most of `entering` >= 1 tokens that may stay; both rise with `entering`.
+  [[nodiscard]] KeptBounds kept_bounds(std::size_t entering, std::size_t context_size) const {
+    const std::size_t wanted = keep.keep_count(entering, context_size);
+    // What must stay reaches up to a block beyond both of its ends; the last block that is kept may exceed the rule.
+    const std::size_t beyond = block_tokens - 1;
+    std::size_t staying = protect.first + protect.last + 1 + 3 * beyond;
+    for (const IndexRange range : protect.ranges) {
+      if (range.begin < range.end) staying += range.end - range.begin + 2 * beyond;
+    }
+    return {keep.is_mass() ? 1 : wanted, std::min(entering, std::max(staying, wanted + beyond))};
+  }
 
   friend bool operator==(const SelectionRule&, const SelectionRule&) = default;
 };

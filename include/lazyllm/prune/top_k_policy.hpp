@@ -57,6 +57,12 @@ class TopKPolicy {
 
   [[nodiscard]] std::span<const float> importance() const { return importance_; }
 
+  [[nodiscard]] KeptBounds kept_bounds(LayerIndex layer, Phase phase, std::size_t entering,
+                                       std::size_t context_size) const {
+    const ScheduleEntry* const entry = schedule(phase).entry_after(layer);
+    return entry == nullptr ? KeptBounds{entering, entering} : entry->rule.kept_bounds(entering, context_size);
+  }
+
  private:
   [[nodiscard]] const Schedule& schedule(Phase phase) const { return phase == Phase::prefill ? prefill_ : decode_; }
 
@@ -66,6 +72,6 @@ class TopKPolicy {
   std::vector<float> importance_;
   Selector selector_;
 };
-static_assert(ScoringPolicy<TopKPolicy<>>);
+static_assert(ScoringPolicy<TopKPolicy<>> && BoundedPolicy<TopKPolicy<>>);
 
 }  // namespace lazyllm::inline v0
