@@ -2,6 +2,8 @@
 // commands.
 #include "bench.hpp"
 #include "bench_report.hpp"
+#include "eval.hpp"
+#include "eval_report.hpp"
 #include "generate.hpp"
 #include "generate_report.hpp"
 #include "options.hpp"
@@ -37,6 +39,10 @@ void show_progress(std::string_view what, std::uint64_t done, std::uint64_t tota
   std::fflush(stderr);
 }
 
+void show_note(std::string_view note) {
+  std::fprintf(stderr, "lazyllm: %.*s\n", static_cast<int>(note.size()), note.data());
+}
+
 void check_written(bool written) {
   if (!written) throw lazyllm::Error(lazyllm::ErrorCode::io, "cannot write to standard output");
 }
@@ -44,10 +50,7 @@ void check_written(bool written) {
 void run(const program::GenerateCommand& command) {
   bool written = true;
   const auto on_text = [&](std::string_view text) { return command.json || (written = write_out(text)); };
-  const auto on_note = [](std::string_view note) {
-    std::fprintf(stderr, "lazyllm: %.*s\n", static_cast<int>(note.size()), note.data());
-  };
-  const program::GenerateReport report = program::run_generate(command, {on_text, on_note, show_progress});
+  const program::GenerateReport report = program::run_generate(command, {on_text, show_note, show_progress});
   if (written) written = write_out(command.json ? program::json_report(report, command.trace) : "\n");
   check_written(written);
   if (!command.json) {
@@ -60,6 +63,10 @@ void run(const program::BenchCommand& command) {
   check_written(write_out(program::bench_report(program::run_bench(command, show_progress), command.format)));
 }
 
+void run(const program::EvalCommand& command) {
+  check_written(write_out(program::eval_markdown(program::run_eval(command, show_progress, show_note))));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -68,6 +75,7 @@ int main(int argc, char** argv) {
     if (const int* status = std::get_if<int>(&command)) return *status;
     if (const auto* generate = std::get_if<program::GenerateCommand>(&command)) run(*generate);
     if (const auto* bench = std::get_if<program::BenchCommand>(&command)) run(*bench);
+    if (const auto* eval = std::get_if<program::EvalCommand>(&command)) run(*eval);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "lazyllm: %s\n", error.what());

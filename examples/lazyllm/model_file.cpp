@@ -4,6 +4,8 @@
 
 #include <variant>
 
+template class lazyllm::Llama<lazyllm::AsStored>;
+
 namespace program {
 
 using namespace lazyllm;

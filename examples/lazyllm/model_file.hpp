@@ -6,6 +6,7 @@
 #include <lazyllm/io/gguf_parse.hpp>
 #include <lazyllm/io/mapped_file.hpp>
 #include <lazyllm/llama/config.hpp>
+#include <lazyllm/llama/model.hpp>
 #include <lazyllm/llama/weights.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/prune/schedule.hpp>
@@ -19,6 +20,9 @@
 namespace program {
 
 using Weights = lazyllm::LlamaWeights<lazyllm::AsStored>;
+
+/// The model of every command. It is compiled once, in model_file.cpp: its kernels are most of the program.
+using Model = lazyllm::Llama<lazyllm::AsStored>;
 
 /// Shows how far a step of the work is.
 using Progress = std::function<void(std::string_view what, std::uint64_t done, std::uint64_t total)>;
@@ -38,3 +42,5 @@ struct ModelFile {
 };
 
 }  // namespace program
+
+extern template class lazyllm::Llama<lazyllm::AsStored>;

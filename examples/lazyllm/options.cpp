@@ -1,6 +1,7 @@
 #include "options.hpp"
 
 #include <lazyllm/core/error.hpp>
+#include <lazyllm/eval/any_policy.hpp>
 #include <lazyllm/version.hpp>
 
 #include <CLI/CLI.hpp>
@@ -54,10 +55,15 @@ constexpr std::uint64_t most_tokens = std::numeric_limits<std::int32_t>::max();
 
 /// What every command takes.
 template <class Command>
-void add_common_options(CLI::App& command, Command& options, std::string& prune) {
+void add_model_options(CLI::App& command, Command& options) {
   command.add_option("-m,--model", options.model, "GGUF file")->required()->type_name("MODEL");
   command.add_option("-t,--threads", options.threads, "default: the CPUs that this process may use")
       ->check(whole_number(1, 1024));
+}
+
+template <class Command>
+void add_common_options(CLI::App& command, Command& options, std::string& prune) {
+  add_model_options(command, options);
   command
       .add_option(
           "--prune", prune,
@@ -156,9 +162,62 @@ void check_rows(const BenchCommand& options) {
   }
 }
 
+void add_eval_options(CLI::App& command, EvalCommand& options, std::vector<std::string>& tasks) {
+  add_model_options(command, options);
+  command.add_option("-f,--file", options.texts, "natural text that the tasks are made of; several are joined")
+      ->required()
+      ->type_name("TEXT ...");
+  command
+      .add_option("--tasks", tasks, "needle, keys, values, paraphrase, documents, facts, pairs, second, continuation")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->type_name("LIST");
+  command.add_option("--lengths", options.lengths, "tokens of the prompts")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->type_name("LIST")
+      ->check(whole_number(1, most_tokens));
+  command.add_option("--depths", options.depths, "where in the document the answer stands; items take turns")
+      ->delimiter(',')
+      ->capture_default_str()
+      ->type_name("LIST")
+      ->check(CLI::Range(0.0, 1.0));
+  command
+      .add_option("--policies", options.policies,
+                  "each a SPEC as of --prune, or random=SPEC, random=KEEP, static_pruning=LAYER:KEEP, "
+                  "fast_kv=LAYER:KEEP, gem_filter=LAYER:KEEP[/SCORE], first_and_recent=4,1020; then maybe +cached "
+                  "(nothing is revived in decode) or +revive16 (at most 16 a layer and step)")
+      ->capture_default_str()
+      ->type_name("POLICY ...");
+  command.add_option("--items", options.items, "of each task and length")
+      ->capture_default_str()
+      ->check(whole_number(1, 1'000'000));
+  command.add_option("-s,--seed", options.seed, "the same seed gives the same items")
+      ->capture_default_str()
+      ->check(whole_number(0, std::numeric_limits<std::uint64_t>::max()));
+  command.add_flag("--own-words", options.own_words,
+                   "the answer's first words are generated, as in a chat, not part of the prompt");
+  command
+      .add_option("-o,--output", options.directory,
+                  "for records.jsonl, table.md and table.csv; a run that was interrupted goes on from there")
+      ->type_name("DIRECTORY");
+  command.footer("The dense model always runs, and everything is compared with it. docs/evaluation.md tells how.");
+}
+
+/// What can be checked without the model.
+void check_eval(EvalCommand& options, const std::vector<std::string>& tasks) {
+  options.tasks.clear();
+  for (const std::string& task : tasks) {
+    options.tasks.push_back(as_usage("--tasks", [&] { return lazyllm::task_named(task); }));
+  }
+  for (const std::string& policy : options.policies) {
+    as_usage("--policies", [&] { return lazyllm::parse_policy(policy, {}); });
+  }
+}
+
 }  // namespace
 
-std::variant<int, GenerateCommand, BenchCommand> parse_options(int argc, const char* const* argv) {
+std::variant<int, GenerateCommand, BenchCommand, EvalCommand> parse_options(int argc, const char* const* argv) {
   CLI::App app("LazyLLM: text generation on the CPU with dynamic token pruning", "lazyllm");
   app.set_version_flag("--version", "lazyllm " + std::string(lazyllm::version));
   app.require_subcommand(1);
@@ -168,13 +227,21 @@ std::variant<int, GenerateCommand, BenchCommand> parse_options(int argc, const c
   CLI::App* const generate_app = app.add_subcommand("generate", "continue a prompt or answer a message");
   add_generate_options(*generate_app, generate, prune, decode_prune);
   BenchCommand bench;
-  add_bench_options(*app.add_subcommand("bench", "tokens per second on random token ids"), bench);
+  CLI::App* const bench_app = app.add_subcommand("bench", "tokens per second on random token ids");
+  add_bench_options(*bench_app, bench);
+  EvalCommand eval;
+  std::vector<std::string> tasks = {"needle", "facts"};
+  add_eval_options(*app.add_subcommand("eval", "accuracy and time of policies on generated tasks"), eval, tasks);
   try {
     app.parse(argc, argv);
-    if (!generate_app->parsed()) {
+    if (bench_app->parsed()) {
       bench.prune = as_usage("--prune", [&] { return parse_prune(bench.prune_name); });
       check_rows(bench);
       return bench;
+    }
+    if (!generate_app->parsed()) {
+      check_eval(eval, tasks);
+      return eval;
     }
     generate.prune = as_usage("--prune", [&] { return parse_prune(prune); });
     generate.decode_prune = as_usage("--decode-prune", [&] { return parse_decode_prune(decode_prune); });

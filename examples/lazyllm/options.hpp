@@ -1,11 +1,13 @@
 // The command line of the program lazyllm as a struct for each command.
 #pragma once
 
+#include <lazyllm/eval/task.hpp>
 #include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/text/sampler.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -76,7 +78,21 @@ struct BenchCommand {
   BenchFormat format = BenchFormat::markdown;
 };
 
+struct EvalCommand {
+  std::filesystem::path model;
+  std::vector<std::filesystem::path> texts;
+  std::vector<lazyllm::Task> tasks = {lazyllm::Task::needle, lazyllm::Task::facts};
+  std::vector<std::size_t> lengths = {1000, 2000, 4000};
+  std::vector<double> depths = {0.1, 0.3, 0.5, 0.7, 0.9};
+  std::vector<std::string> policies = {"auto"};
+  std::size_t items = 20;
+  std::uint64_t seed = 1;
+  bool own_words = false;
+  std::optional<std::size_t> threads;
+  std::filesystem::path directory;  // empty: nothing is stored
+};
+
 /// The command, or the exit status when the command line is already the end of it (help, version, wrong usage).
-std::variant<int, GenerateCommand, BenchCommand> parse_options(int argc, const char* const* argv);
+std::variant<int, GenerateCommand, BenchCommand, EvalCommand> parse_options(int argc, const char* const* argv);
 
 }  // namespace program
