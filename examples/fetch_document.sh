@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prints the path of a plain text of about 4,000 tokens (3,927 of SmolLM2's): Genesis 1:1 to 5:24 in the King James
-# version (public domain) from the Debian package bible-kjv, made once. With --long: the whole of Genesis, about 48,000.
+# version (public domain) from the Debian package bible-kjv, made once. With --long: the whole of Genesis, about 50,000.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../cmake/setup.sh"
 

@@ -7,6 +7,7 @@
 #include "generate.hpp"
 #include "generate_report.hpp"
 #include "options.hpp"
+#include "perplexity.hpp"
 
 #include <lazyllm/core/error.hpp>
 
@@ -67,6 +68,11 @@ void run(const program::EvalCommand& command) {
   check_written(write_out(program::eval_markdown(program::run_eval(command, show_progress, show_note))));
 }
 
+void run(const program::PerplexityCommand& command) {
+  const program::PerplexityReport report = program::run_perplexity(command, show_progress, show_note);
+  check_written(write_out(program::perplexity_report(report, command.json)));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -76,6 +82,7 @@ int main(int argc, char** argv) {
     if (const auto* generate = std::get_if<program::GenerateCommand>(&command)) run(*generate);
     if (const auto* bench = std::get_if<program::BenchCommand>(&command)) run(*bench);
     if (const auto* eval = std::get_if<program::EvalCommand>(&command)) run(*eval);
+    if (const auto* perplexity = std::get_if<program::PerplexityCommand>(&command)) run(*perplexity);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "lazyllm: %s\n", error.what());

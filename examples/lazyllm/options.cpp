@@ -54,15 +54,15 @@ CLI::Validator whole_number(std::uint64_t least, std::uint64_t most) {
 constexpr std::uint64_t most_tokens = std::numeric_limits<std::int32_t>::max();
 
 /// What every command takes.
-template <class Command>
-void add_model_options(CLI::App& command, Command& options) {
+template <class Options>
+void add_model_options(CLI::App& command, Options& options) {
   command.add_option("-m,--model", options.model, "GGUF file")->required()->type_name("MODEL");
   command.add_option("-t,--threads", options.threads, "default: the CPUs that this process may use")
       ->check(whole_number(1, 1024));
 }
 
-template <class Command>
-void add_common_options(CLI::App& command, Command& options, std::string& prune) {
+template <class Options>
+void add_common_options(CLI::App& command, Options& options, std::string& prune) {
   add_model_options(command, options);
   command
       .add_option(
@@ -215,9 +215,21 @@ void check_eval(EvalCommand& options, const std::vector<std::string>& tasks) {
   }
 }
 
+void add_perplexity_options(CLI::App& command, PerplexityCommand& options) {
+  add_common_options(command, options, options.prune_name);
+  command.add_option("-f,--file", options.text, "the text; - is standard input")->required()->type_name("TEXT");
+  command.add_option("-c,--context", options.chunk_tokens, "tokens of a chunk; its second half is scored")
+      ->capture_default_str()
+      ->check(whole_number(4, most_tokens));
+  command.add_option("--chunks", options.chunks, "only the first of them; default: all")
+      ->check(whole_number(1, most_tokens));
+  command.add_flag("--kl-divergence", options.kl_divergence, "compare with the dense model, token by token");
+  command.add_flag("--json", options.json, "one JSON object instead of the text");
+}
+
 }  // namespace
 
-std::variant<int, GenerateCommand, BenchCommand, EvalCommand> parse_options(int argc, const char* const* argv) {
+Command parse_options(int argc, const char* const* argv) {
   CLI::App app("LazyLLM: text generation on the CPU with dynamic token pruning", "lazyllm");
   app.set_version_flag("--version", "lazyllm " + std::string(lazyllm::version));
   app.require_subcommand(1);
@@ -232,12 +244,19 @@ std::variant<int, GenerateCommand, BenchCommand, EvalCommand> parse_options(int 
   EvalCommand eval;
   std::vector<std::string> tasks = {"needle", "facts"};
   add_eval_options(*app.add_subcommand("eval", "accuracy and time of policies on generated tasks"), eval, tasks);
+  PerplexityCommand perplexity;
+  CLI::App* const perplexity_app = app.add_subcommand("perplexity", "how well a text is predicted");
+  add_perplexity_options(*perplexity_app, perplexity);
   try {
     app.parse(argc, argv);
     if (bench_app->parsed()) {
       bench.prune = as_usage("--prune", [&] { return parse_prune(bench.prune_name); });
       check_rows(bench);
       return bench;
+    }
+    if (perplexity_app->parsed()) {
+      perplexity.prune = as_usage("--prune", [&] { return parse_prune(perplexity.prune_name); });
+      return perplexity;
     }
     if (!generate_app->parsed()) {
       check_eval(eval, tasks);

@@ -92,7 +92,22 @@ struct EvalCommand {
   std::filesystem::path directory;  // empty: nothing is stored
 };
 
+struct PerplexityCommand {
+  std::filesystem::path model;
+  std::filesystem::path text;  // "-" is standard input
+  std::size_t chunk_tokens = 512;
+  std::optional<std::size_t> chunks;  // none: all
+  std::string prune_name = "none";
+  PruneSpec prune;
+  PruneLimits limits;
+  bool kl_divergence = false;
+  bool json = false;
+  std::optional<std::size_t> threads;
+};
+
+using Command = std::variant<int, GenerateCommand, BenchCommand, EvalCommand, PerplexityCommand>;
+
 /// The command, or the exit status when the command line is already the end of it (help, version, wrong usage).
-std::variant<int, GenerateCommand, BenchCommand, EvalCommand> parse_options(int argc, const char* const* argv);
+Command parse_options(int argc, const char* const* argv);
 
 }  // namespace program

@@ -27,6 +27,7 @@
 #include <lazyllm/eval/item_run.hpp>
 #include <lazyllm/eval/logits.hpp>
 #include <lazyllm/eval/number_tasks.hpp>
+#include <lazyllm/eval/perplexity.hpp>
 #include <lazyllm/eval/puzzle.hpp>
 #include <lazyllm/eval/record.hpp>
 #include <lazyllm/eval/source_text.hpp>

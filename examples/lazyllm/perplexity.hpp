@@ -1,0 +1,38 @@
+// What `lazyllm perplexity` measures: how well the model, dense or pruned, predicts a text.
+#pragma once
+
+#include "model_file.hpp"
+#include "options.hpp"
+
+#include <lazyllm/eval/continuation.hpp>
+#include <lazyllm/eval/perplexity.hpp>
+#include <lazyllm/simd/isa.hpp>
+
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace program {
+
+struct PerplexityReport {
+  std::string model;
+  std::string prune;
+  std::size_t threads = 0;
+  lazyllm::Isa isa = lazyllm::Isa::portable;
+  std::size_t chunks = 0;
+  std::size_t chunk_tokens = 0;
+  lazyllm::Perplexity perplexity;
+  std::optional<lazyllm::Perplexity> dense;              // with --kl-divergence
+  std::optional<lazyllm::ContinuationScore> divergence;  // over all scored tokens
+};
+
+/// Throws lazyllm::Error, before any work where the request is wrong.
+PerplexityReport run_perplexity(const PerplexityCommand& command, const Progress& progress,
+                                const std::function<void(std::string_view)>& on_note);
+
+/// Lines for people, or one JSON object on one line.
+std::string perplexity_report(const PerplexityReport& report, bool json);
+
+}  // namespace program
