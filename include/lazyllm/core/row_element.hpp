@@ -8,7 +8,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -70,8 +69,9 @@ void encode_row(std::span<const float> row, Element* to) {
   } else if constexpr (std::same_as<Element, Float16>) {
     for (std::size_t i = 0; i < n; ++i) to[i] = to_float16(row[i]);
   } else {
-    float largest = 0.0f;
-    for (const float x : row) largest = std::max(largest, std::fabs(x));
+    std::int32_t largest_bits = 0;  // magnitudes compare as their bits do, and integers make vectors
+    for (const float x : row) largest_bits = std::max(largest_bits, std::bit_cast<std::int32_t>(x) & 0x7fffffff);
+    const float largest = std::bit_cast<float>(largest_bits);
     const bool zero = largest < detail::smallest_row_magnitude;
     const float scale = zero ? 0.0f : largest / 127.0f;
     const float inverse = zero ? 0.0f : 127.0f / largest;
