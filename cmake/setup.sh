@@ -43,6 +43,7 @@ has() {
     libcli11-dev) has_header CLI/CLI.hpp ;;
     nlohmann-json3-dev) has_header nlohmann/json.hpp ;;
     libbenchmark-dev) has_header benchmark/benchmark.h ;;
+    python3-matplotlib) /usr/bin/python3 -c 'import matplotlib' 2>/dev/null ;;
     python3-pip) python3 -m pip --version >/dev/null 2>&1 ;;
     ca-certificates) [ -e /etc/ssl/certs/ca-certificates.crt ] || [ -e /etc/ssl/cert.pem ] || [ -e /etc/pki/tls/certs ] ;;
     bible-kjv) command -v bible >/dev/null ;;

@@ -127,7 +127,11 @@ Answer answer(const char* name, const std::shared_ptr<const LlamaWeights<>>& wei
     if (s.step == 0) result.kept.push_back({s.layer, {s.kept.begin(), s.kept.end()}});
   };
   Llama graph(weights, pool, context_size);
-  LazySession session(graph, std::move(policy), {.context_size = context_size, .on_select = on_select});
+  LazySession session(graph, std::move(policy),
+                      {.context_size = context_size,
+                       .decode_revivals = recommended_decode_revivals,
+                       .dense_below = recommended_dense_below,
+                       .on_select = on_select});
   Sampler sampler({.temperature = 0});
   GenerateOptions options{.prompt = prompt, .max_tokens = answer_tokens};
   options.on_prefill = [&](std::size_t done, std::size_t total) { show_progress(name, done, total); };

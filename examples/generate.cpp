@@ -16,7 +16,8 @@ int main(int argc, char** argv) try {
   const auto weights = lazyllm::LlamaWeights<>::load(file, gguf, pool);
   lazyllm::Llama graph(weights, pool, 2048);
   const lazyllm::TopKPolicy policy(lazyllm::MeanOverHeads{}, lazyllm::recommended_schedule(weights->config()));
-  lazyllm::LazySession session(graph, policy, {.context_size = 2048});
+  const lazyllm::SessionOptions limits{.context_size = 2048, .decode_revivals = lazyllm::recommended_decode_revivals};
+  lazyllm::LazySession session(graph, policy, limits);
   lazyllm::Sampler sampler({.temperature = 0});
 
   const lazyllm::GenerateOptions options{.prompt = tokenizer.encode(prompt, {.add_special = false}), .max_tokens = 64};

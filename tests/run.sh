@@ -9,7 +9,7 @@ source cmake/setup.sh
 
 presets=(release clang asan-ubsan tsan)
 packages=(g++ cmake ninja-build libeigen3-dev libxsimd-dev doctest-dev libcli11-dev nlohmann-json3-dev libbenchmark-dev
-  clang-tidy clang-format)
+  clang-tidy clang-format python3-matplotlib)
 case "${1:-}" in
   '') packages+=(clang libclang-rt-dev) ;;
   --quick) presets=(release) ;;

@@ -5,11 +5,13 @@
 #include "formatted.hpp"
 #include "input.hpp"
 
+#include <lazyllm/core/checksum.hpp>
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/eval/any_policy.hpp>
 #include <lazyllm/eval/item.hpp>
 #include <lazyllm/eval/item_run.hpp>
 #include <lazyllm/eval/source_text.hpp>
+#include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/text/chat_template.hpp>
 #include <lazyllm/text/tokenizer.hpp>
@@ -46,11 +48,10 @@ std::vector<ItemKey> item_keys(const EvalCommand& command) {
 
 /// The dense model first; a policy that is named twice runs once.
 std::vector<PolicySpec> policy_specs(const EvalCommand& command, const ModelFile& model) {
-  const StepSchedule automatic = model.schedule(Automatic{});
-  std::vector<PolicySpec> specs = {parse_policy(dense_policy, automatic)};
+  std::vector<PolicySpec> specs = {parse_policy(dense_policy, model.config)};
   for (const std::string& text : command.policies) {
     if (std::ranges::find(specs, text, &PolicySpec::text) == specs.end()) {
-      specs.push_back(parse_policy(text, automatic, command.seed));
+      specs.push_back(parse_policy(text, model.config, command.seed));
     }
   }
   const PruningShape shape{model.config.layers, model.config.heads, 1};
@@ -72,23 +73,22 @@ std::string all_text(const std::vector<std::filesystem::path>& files) {
   return text;
 }
 
-std::uint64_t fnv1a(std::string_view text) {
-  std::uint64_t hash = 0xcbf29ce484222325;
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3;
-  return hash;
-}
-
 /// What must be the same for records to stand in one file.
 std::string run_line(const EvalCommand& command, const ModelFile& model, const std::string& text, std::size_t threads) {
-  const nlohmann::ordered_json object = {{"run", "lazyllm eval 1"},
-                                         {"model", command.model.filename().string()},
-                                         {"model_bytes", model.file.bytes().size()},
-                                         {"text", formatted("%016llx", static_cast<unsigned long long>(fnv1a(text)))},
-                                         {"seed", command.seed},
-                                         {"own_words", command.own_words},
-                                         {"auto", schedule_text(model.schedule(Automatic{}))},
-                                         {"isa", name(active_isa())},
-                                         {"threads", threads}};
+  std::string presets;
+  for (const Preset preset : {Preset::safe, Preset::balanced, Preset::fast}) {
+    presets += (presets.empty() ? "" : "; ") + schedule_text(recommended_schedule(model.config, preset));
+  }
+  const nlohmann::ordered_json object = {
+      {"run", "lazyllm eval 1"},
+      {"model", command.model.filename().string()},
+      {"model_bytes", model.file.bytes().size()},
+      {"text", formatted("%016llx", static_cast<unsigned long long>(checksum(std::as_bytes(std::span(text)))))},
+      {"seed", command.seed},
+      {"own_words", command.own_words},
+      {"presets", presets},
+      {"isa", name(active_isa())},
+      {"threads", threads}};
   return object.dump();
 }
 

@@ -5,8 +5,10 @@
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/llama/model.hpp>
+#include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
+#include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 #include <lazyllm/text/chat_template.hpp>
 #include <lazyllm/text/tokenizer.hpp>
@@ -58,6 +60,11 @@ Loaded load(const GenerateCommand& options, ThreadPool& pool, const Output& outp
   const ModelFile model(options.model);
   const LlamaConfig& config = model.config;
   TopKPolicy<> policy = policy_of(options, model);
+  if (std::holds_alternative<Preset>(options.prune)) {
+    output.on_note("pruning by " + schedule_text(model.schedule(options.prune)) +
+                   (has_measured_presets(config) ? ", measured on this model"
+                                                 : ", the safe rule: nothing was measured on this model"));
+  }
   Tokenizer tokenizer = Tokenizer::from_gguf(model.gguf);
   std::vector<TokenId> prompt = encode_prompt(options, model.gguf, tokenizer, output);
   const std::size_t context_size =

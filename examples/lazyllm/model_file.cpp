@@ -16,8 +16,8 @@ std::shared_ptr<const Weights> ModelFile::load_weights(ThreadPool& pool, const P
 }
 
 StepSchedule ModelFile::schedule(const PruneSpec& spec) const {
-  const auto* const given = std::get_if<StepSchedule>(&spec);
-  StepSchedule schedule = given != nullptr ? *given : recommended_schedule(config);
+  const auto* const preset = std::get_if<Preset>(&spec);
+  StepSchedule schedule = preset != nullptr ? recommended_schedule(config, *preset) : std::get<StepSchedule>(spec);
   schedule.check(config.layers, config.heads);
   return schedule;
 }

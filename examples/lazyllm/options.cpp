@@ -19,7 +19,7 @@ namespace {
 constexpr int wrong_usage = 2;
 
 PruneSpec parse_prune(const std::string& text) {
-  if (text == "auto") return Automatic{};
+  if (const auto preset = lazyllm::preset_named(text)) return *preset;
   return lazyllm::parse_schedule(text);
 }
 
@@ -27,6 +27,13 @@ DecodePruneSpec parse_decode_prune(const std::string& text) {
   if (text == "same") return SameAsPrefill{};
   if (text == "cached") return Cached{};
   return parse_prune(text);
+}
+
+/// What a preset brings along where the user says nothing.
+void complete(PruneLimits& limits, const PruneSpec& prune) {
+  if (!std::holds_alternative<lazyllm::Preset>(prune)) return;
+  if (!limits.decode_revivals) limits.decode_revivals = lazyllm::recommended_decode_revivals;
+  if (limits.dense_below == 0) limits.dense_below = lazyllm::recommended_dense_below;
 }
 
 /// What the library refuses here is wrong usage, not a run-time error.
@@ -65,18 +72,21 @@ template <class Options>
 void add_common_options(CLI::App& command, Options& options, std::string& prune) {
   add_model_options(command, options);
   command
-      .add_option(
-          "--prune", prune,
-          "none, auto, or LAYER:KEEP[/SCORE][,...]: KEEP 0.25, 512, p30 or m0.9; SCORE mean or max, then ^48 (rows), "
-          "~15 (neighbours); first4 and last32 protect tokens")
+      .add_option("--prune", prune,
+                  "none, safe, auto, fast, or LAYER:KEEP[/SCORE][,...]: KEEP 0.25, 512, p30 or m0.9; SCORE mean or "
+                  "max, then ^48 (rows), "
+                  "~15 (neighbours); first4 and last32 protect tokens")
       ->capture_default_str()
       ->type_name("SPEC");
   command
-      .add_option("--decode-revivals", options.limits.decode_revivals,
-                  "most tokens that a decode step revives for one layer, the best-scored; default: no bound")
+      .add_option(
+          "--decode-revivals", options.limits.decode_revivals,
+          "most tokens that a decode step revives for one layer, the best-scored; default: 8 with safe, auto and fast, "
+          "else no bound")
       ->check(whole_number(0, most_tokens));
   command
-      .add_option("--dense-below", options.limits.dense_below, "nothing is pruned while the context has fewer tokens")
+      .add_option("--dense-below", options.limits.dense_below,
+                  "nothing is pruned while the context has fewer tokens; 0 is 256 with safe, auto and fast")
       ->capture_default_str()
       ->check(whole_number(0, most_tokens));
 }
@@ -211,7 +221,7 @@ void check_eval(EvalCommand& options, const std::vector<std::string>& tasks) {
     options.tasks.push_back(as_usage("--tasks", [&] { return lazyllm::task_named(task); }));
   }
   for (const std::string& policy : options.policies) {
-    as_usage("--policies", [&] { return lazyllm::parse_policy(policy, {}); });
+    as_usage("--policies", [&] { return lazyllm::parse_policy(policy, lazyllm::LlamaConfig{}); });
   }
 }
 
@@ -251,6 +261,7 @@ Command parse_options(int argc, const char* const* argv) {
     app.parse(argc, argv);
     if (bench_app->parsed()) {
       bench.prune = as_usage("--prune", [&] { return parse_prune(bench.prune_name); });
+      complete(bench.limits, bench.prune);
       check_rows(bench);
       return bench;
     }
@@ -264,6 +275,7 @@ Command parse_options(int argc, const char* const* argv) {
     }
     generate.prune = as_usage("--prune", [&] { return parse_prune(prune); });
     generate.decode_prune = as_usage("--decode-prune", [&] { return parse_decode_prune(decode_prune); });
+    if (std::holds_alternative<SameAsPrefill>(generate.decode_prune)) complete(generate.limits, generate.prune);
     as_usage("sampling", [&] { return lazyllm::Sampler(generate.sampler); });
     return generate;
   } catch (const CLI::ParseError& error) {

@@ -3,6 +3,7 @@
 
 #include <lazyllm/eval/task.hpp>
 #include <lazyllm/graph/session_options.hpp>
+#include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/text/sampler.hpp>
 
@@ -16,9 +17,9 @@
 
 namespace program {
 
-/// A pruning schedule as the user names it: `none` and LAYER:KEEP lists are known at once, `auto` only with the model.
-struct Automatic {};
-using PruneSpec = std::variant<lazyllm::StepSchedule, Automatic>;
+/// A pruning schedule as the user names it: `none` and LAYER:KEEP lists are known at once, `safe`, `auto` and `fast`
+/// only with the model.
+using PruneSpec = std::variant<lazyllm::StepSchedule, lazyllm::Preset>;
 
 /// How decode steps prune: the prefill's schedule, a schedule of their own, or the prefill's without revival.
 struct SameAsPrefill {};

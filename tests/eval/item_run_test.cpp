@@ -18,7 +18,7 @@ using namespace lazyllm::test;
 
 namespace {
 
-const StepSchedule nothing;
+const LlamaConfig nothing;
 
 LookupGraph make_lookup(std::size_t) { return LookupGraph(byte_tokenizer().vocab_size()); }
 

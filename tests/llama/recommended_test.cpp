@@ -6,10 +6,33 @@
 
 using namespace lazyllm;
 
-TEST_CASE("The recommended schedule of 30 layers is the measured one") {
+namespace {
+
+LlamaConfig smollm2_135m() {
   LlamaConfig config;
   config.layers = 30;
-  CHECK(recommended_schedule(config) == parse_schedule("18:1024,21:256"));
+  config.hidden_dim = 576;
+  config.heads = 9;
+  config.kv_heads = 3;
+  return config;
+}
+
+}  // namespace
+
+TEST_CASE("The recommended schedules of the measured model are the measured ones") {
+  CHECK(recommended_schedule(smollm2_135m(), Preset::safe) == parse_schedule("18:1024,21:256"));
+  CHECK(recommended_schedule(smollm2_135m()) == parse_schedule("7:0.5/max~15,18:0.25,21:0.1,first4,last32"));
+  CHECK(recommended_schedule(smollm2_135m(), Preset::fast) ==
+        parse_schedule("7:0.4/max~15,14:0.2,20:0.1,first4,last32"));
+}
+
+TEST_CASE("A model on which nothing was measured gets the safe rule, whatever was asked for") {
+  LlamaConfig config = smollm2_135m();
+  config.layers = 32;
+  CHECK_FALSE(has_measured_presets(config));
+  for (const Preset preset : {Preset::safe, Preset::balanced, Preset::fast}) {
+    CHECK(recommended_schedule(config, preset) == parse_schedule("19:1024,22:256"));
+  }
 }
 
 TEST_CASE("The recommended schedule fits models of any depth") {

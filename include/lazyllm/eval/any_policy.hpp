@@ -5,6 +5,8 @@
 
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/llama/config.hpp>
+#include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/prune/baselines.hpp>
 #include <lazyllm/prune/policy.hpp>
 #include <lazyllm/prune/schedule.hpp>
@@ -69,14 +71,14 @@ struct PolicySpec {
 
 /// A policy's text:
 ///   POLICY  BODY, then +cached (decode steps revive nothing), or +reviveN (at most N tokens a layer and step)
-///   BODY    none, auto, a SCHEDULE (parse_schedule), or
+///   BODY    none, a SCHEDULE (parse_schedule), safe, auto or fast (the model's presets; +revive8 unless told), or
 ///           random=SCHEDULE       as many random tokens as the schedule keeps
 ///           random=KEEP           before the model
 ///           static_pruning=LAYER:KEEP, fast_kv=LAYER:KEEP    implies +cached
 ///           gem_filter=LAYER:KEEP[/SCORE][,PROTECT]
 ///           first_and_recent=FIRST,RECENT                    before the model
-/// `automatic` is what auto stands for; `seed` is of the random draws. Throws Error (invalid_argument) for others.
-[[nodiscard]] PolicySpec parse_policy(std::string_view text, const StepSchedule& automatic, std::uint64_t seed = 1);
+/// `model` has the presets; `seed` is of the random draws. Throws Error (invalid_argument) for others.
+[[nodiscard]] PolicySpec parse_policy(std::string_view text, const LlamaConfig& model, std::uint64_t seed = 1);
 
 namespace detail {
 
@@ -116,9 +118,11 @@ inline FirstAndRecent parse_first_and_recent(std::string_view text) {
 
 }  // namespace detail
 
-inline PolicySpec parse_policy(std::string_view text, const StepSchedule& automatic, std::uint64_t seed) {
+inline PolicySpec parse_policy(std::string_view text, const LlamaConfig& model, std::uint64_t seed) {
   PolicySpec spec{.text = std::string(text)};
   std::string_view body = text, decode, value;
+  const std::optional<Preset> preset = preset_named(text.substr(0, text.find('+')));
+  if (preset) spec.decode_revivals = recommended_decode_revivals;
   if (detail::split_at('+', body, decode)) {
     const bool revivals = decode.starts_with("revive") && detail::parse_number(decode.substr(6), spec.decode_revivals);
     if (decode != "cached" && !revivals) {
@@ -128,7 +132,7 @@ inline PolicySpec parse_policy(std::string_view text, const StepSchedule& automa
     spec.revive_in_decode = decode != "cached";
   }
   if (!detail::split_at('=', body, value)) {
-    const StepSchedule schedule = body == "auto" ? automatic : parse_schedule(body);
+    const StepSchedule schedule = preset ? recommended_schedule(model, *preset) : parse_schedule(body);
     if (!schedule.entries().empty()) spec.policy = TopKPolicy<>(MeanOverHeads{}, schedule);
   } else if (body == "random") {
     spec.policy = detail::parse_random(value, seed);

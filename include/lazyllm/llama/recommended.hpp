@@ -1,18 +1,50 @@
-// The pruning schedule that this library recommends for a Llama-like model: what `--prune auto` means.
-// Two points in the upper half of the layers, where the last token's mean attention is a good signal, with counts
-// instead of shares, so that short prompts stay whole. How it was chosen: docs/design.md, "The recommended schedule".
+// The pruning schedules that this library recommends: what `--prune safe`, `auto` and `fast` mean.
+// Measured on one model, SmolLM2-135M-Instruct; any other gets the safe rule, in proportion to its depth. How they were
+// chosen, and what they cost in answers: docs/design.md, "The recommended schedules".
 #pragma once
 
 #include <lazyllm/llama/config.hpp>
 #include <lazyllm/prune/schedule.hpp>
 
 #include <cstddef>
+#include <optional>
+#include <string_view>
 
 namespace lazyllm::inline v0 {
 
-/// 1,024 tokens enter the layers above 18/30 of the depth and 256 those above 21/30: measured on a model of 30 layers,
-/// placed in proportion for others.
-[[nodiscard]] inline StepSchedule recommended_schedule(const LlamaConfig& config) {
+/// How much a schedule dares.
+enum class Preset {
+  safe,      ///< late points and counts, so that short prompts stay whole
+  balanced,  ///< `auto`
+  fast,
+};
+
+/// Whether the presets were measured on a model of these sizes; for others all are the safe rule.
+[[nodiscard]] inline bool has_measured_presets(const LlamaConfig& config) {
+  return config.layers == 30 && config.hidden_dim == 576 && config.heads == 9 && config.kv_heads == 3;
+}
+
+/// What goes with a preset in SessionOptions: a decode step revives at most this many tokens for one layer, as many
+/// rows as share one read of the weights; and contexts of fewer tokens than that stay dense.
+inline constexpr std::size_t recommended_decode_revivals = 8;
+inline constexpr std::size_t recommended_dense_below = 256;
+
+/// The preset of this name: safe, auto (balanced) or fast; else nothing.
+[[nodiscard]] inline std::optional<Preset> preset_named(std::string_view name) {
+  if (name == "safe") return Preset::safe;
+  if (name == "auto") return Preset::balanced;
+  if (name == "fast") return Preset::fast;
+  return std::nullopt;
+}
+
+/// Safe: 1,024 tokens enter the layers above 18/30 of the depth and 256 those above 21/30.
+[[nodiscard]] inline StepSchedule recommended_schedule(const LlamaConfig& config, Preset preset = Preset::balanced) {
+  if (has_measured_presets(config) && preset == Preset::balanced) {
+    return parse_schedule("7:0.5/max~15,18:0.25,21:0.1,first4,last32");
+  }
+  if (has_measured_presets(config) && preset == Preset::fast) {
+    return parse_schedule("7:0.4/max~15,14:0.2,20:0.1,first4,last32");
+  }
   const auto layer_at = [&](std::size_t of_thirty) { return config.layers * of_thirty / 30; };
   if (layer_at(18) == layer_at(21)) return StepSchedule({{layer_at(21), KeepRule::count(256)}});
   return StepSchedule({{layer_at(18), KeepRule::count(1024)}, {layer_at(21), KeepRule::count(256)}});

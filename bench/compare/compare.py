@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""lazyllm beside OpenVINO GenAI and llama.cpp: the same GGUF file, in turns, one table.
+
+    pip install openvino-genai openvino-tokenizers llama-cpp-python     # what is missing is left out, and said
+    python3 bench/compare/compare.py MODEL.gguf --lazyllm build/release/bin/lazyllm -o RESULTS.json
+
+A round starts each engine once, in a process of its own: it loads the model, runs 512 tokens to warm up, then each
+prompt once and each depth once, with random token ids that no round repeats. The table has the medians over the rounds.
+Prefill is the time to the first token; decode is 64 tokens after a context of `depth`, the prompt's time subtracted.
+Memory is the process's highest. RESULTS.json keeps every number.
+"""
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+WARM_UP = 512
+DECODED = 64
+ENGINES = {"lazyllm": "lazyllm, dense", "lazyllm-auto": "lazyllm, --prune auto", "openvino": "OpenVINO GenAI",
+           "llama.cpp": "llama.cpp"}
+
+
+class OpenVino:
+    def __init__(self, model, context, threads):
+        import numpy
+        import openvino
+        import openvino_genai
+        self.numpy, self.openvino, self.genai = numpy, openvino, openvino_genai
+        self.pipeline = openvino_genai.LLMPipeline(model, "CPU", INFERENCE_NUM_THREADS=threads)
+
+    def run(self, ids, new_tokens):
+        config = self.genai.GenerationConfig()
+        config.max_new_tokens = config.min_new_tokens = new_tokens
+        config.ignore_eos = True
+        config.do_sample = False
+        row = self.numpy.array([ids], dtype=self.numpy.int64)
+        self.pipeline.generate(
+            self.genai.TokenizedInputs(self.openvino.Tensor(row), self.openvino.Tensor(self.numpy.ones_like(row))), config)
+
+
+class LlamaCpp:
+    def __init__(self, model, context, threads):
+        import llama_cpp
+        self.llama = llama_cpp.Llama(model, n_ctx=context, n_batch=512, n_threads=threads, n_threads_batch=threads,
+                                     flash_attn=True, verbose=False)
+
+    def run(self, ids, new_tokens):
+        self.llama.reset()
+        self.llama.eval(ids)
+        for _ in range(new_tokens - 1):
+            self.llama.eval([int(self.llama.sample(temp=0.0))])
+
+
+def measure_in_process(engine, options):
+    """A worker of Python: prints {"load_s", "prefill", "decode", "peak_rss_bytes"}."""
+    lengths = sorted(set(options.prompt + options.depth))
+    start = time.perf_counter()
+    peer = {"openvino": OpenVino, "llama.cpp": LlamaCpp}[engine](options.model, max(lengths + [WARM_UP]) + DECODED + 8,
+                                                                options.threads)
+    result = {"load_s": time.perf_counter() - start, "prefill": {}, "decode": {}}
+    generator = random.Random(options.seed)
+
+    def timed(count, new_tokens):
+        ids = [generator.randrange(100, options.vocabulary) for _ in range(count)]
+        begin = time.perf_counter()
+        peer.run(ids, new_tokens)
+        return time.perf_counter() - begin
+
+    timed(WARM_UP, 2)
+    first = {count: timed(count, 1) for count in lengths}
+    for count in options.prompt:
+        result["prefill"][count] = count / first[count]
+    for depth in options.depth:
+        result["decode"][depth] = DECODED / (timed(depth, DECODED + 1) - first[depth])
+    result["peak_rss_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    json.dump(result, sys.stdout)
+
+
+def measure_lazyllm(options, seed):
+    """Both of lazyllm's rows: `lazyllm bench` has the dense and the pruned session in one process."""
+    prune = ["--prune", "auto"]
+    rows = json.loads(subprocess.run(
+        [options.lazyllm, "bench", "-m", options.model, "-t", str(options.threads), "-r", "1", "-o", "json", "-n", str(DECODED),
+         "-p", ",".join(map(str, options.prompt)), "-d", ",".join(map(str, options.depth))] + prune,
+        check=True, stdout=subprocess.PIPE).stdout)
+    results = {}
+    for engine in ("lazyllm", "lazyllm-auto"):
+        own = [row for row in rows if (row["prune"] == "none") == (engine == "lazyllm")]
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            json.dump(random.Random(seed).sample(range(100, options.vocabulary), max(options.prompt)), file)
+            file.flush()
+            begin = time.perf_counter()
+            one = json.loads(subprocess.run(
+                [options.lazyllm, "generate", "-m", options.model, "--ids", file.name, "-n", "1", "--json", "-t",
+                 str(options.threads)] + (prune if engine != "lazyllm" else []),
+                check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
+            whole = time.perf_counter() - begin
+        results[engine] = {
+            "load_s": whole - one["ttft_ms"] / 1000,
+            "prefill": {row["tokens"]: row["median_tokens_per_s"] for row in own if row["kind"] == "prefill"},
+            "decode": {row["depth"]: row["median_tokens_per_s"] for row in own if row["kind"] == "decode"},
+            "peak_rss_bytes": one["peak_rss_bytes"],
+        }
+    return results, rows[0]["isa"]
+
+
+def measure_peer(engine, options, seed):
+    command = [sys.executable, __file__, options.model, "--worker", engine, "--seed", str(seed), "--threads",
+               str(options.threads), "--vocabulary", str(options.vocabulary), "--prompt"] + [str(n) for n in options.prompt]
+    command += ["--depth"] + [str(n) for n in options.depth]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        sys.exit(f"{engine} failed with status {done.returncode}: {' '.join(command)}\n{done.stderr[-2000:]}")
+    result = json.loads(done.stdout[done.stdout.rindex('{"load_s"'):])
+    return {**result, **{kind: {int(n): v for n, v in result[kind].items()} for kind in ("prefill", "decode")}}
+
+
+def version_of(engine):
+    """The version of a peer that is installed, else None."""
+    package, name = {"openvino": ("openvino_genai", "openvino-genai"), "llama.cpp": ("llama_cpp", "llama-cpp-python")}[engine]
+    code = f"import {package}, importlib.metadata as m; print(m.version('{name}'))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return done.stdout.split()[-1] if done.returncode == 0 else None
+
+
+def summary(results, options):
+    """The medians: rows as a Markdown table would have them."""
+    engines = list(results)
+    median = lambda values: statistics.median(list(values))
+    rows = [[""] + [ENGINES[e] for e in engines]]
+    for kind, counts in (("prefill", options.prompt), ("decode", options.depth)):
+        for count in counts:
+            name = f"prefill {count:,}, tokens/s" if kind == "prefill" else f"decode after {count:,}, tokens/s"
+            rows.append([name] + [f"{median(r[kind][count] for r in results[e]):,.0f}" for e in engines])
+    rows.append(["peak memory, MB"] + [f"{median(r['peak_rss_bytes'] for r in results[e]) / 1e6:,.0f}" for e in engines])
+    rows.append(["load, s"] + [f"{median(r['load_s'] for r in results[e]):.2f}" for e in engines])
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--lazyllm", help="the program, of a release build")
+    parser.add_argument("--prompt", type=int, nargs="+", default=[512, 2048, 4096, 7600])
+    parser.add_argument("--depth", type=int, nargs="+", default=[16, 4096])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--vocabulary", type=int, default=40000, help="ids are drawn below this")
+    parser.add_argument("-o", "--output", help="a JSON file for every number")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        return measure_in_process(options.worker, options)
+    if not options.lazyllm:
+        parser.error("--lazyllm PROGRAM is missing")
+
+    versions = {engine: version_of(engine) for engine in ("openvino", "llama.cpp")}
+    for engine, version in versions.items():
+        if version is None:
+            print(f"{ENGINES[engine]} is not installed: left out", file=sys.stderr)
+    peers = [engine for engine, version in versions.items() if version is not None]
+    results = {engine: [] for engine in ["lazyllm", "lazyllm-auto"] + peers}
+    for n in range(options.rounds):
+        print(f"round {n + 1} of {options.rounds}", file=sys.stderr)
+        own, isa = measure_lazyllm(options, options.seed + n)
+        for engine, result in own.items():
+            results[engine].append(result)
+        for engine in peers:
+            results[engine].append(measure_peer(engine, options, options.seed + n))
+
+    rows = summary(results, options)
+    for i, row in enumerate(rows):
+        print("| " + " | ".join(row) + " |")
+        if i == 0:
+            print("|" + "---|" * len(row))
+    if options.output:
+        with open(options.output, "w") as file:
+            json.dump({"model": os.path.basename(options.model), "threads": options.threads, "isa": isa, "date": time.strftime("%Y-%m-%d"),
+                       "machine": platform.machine(), "versions": versions, "rounds": results}, file, indent=1)
+            file.write("\n")
+
+
+if __name__ == "__main__":
+    main()
