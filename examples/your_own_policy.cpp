@@ -1,10 +1,12 @@
 // A pruning policy of one's own: two functions. This one needs no scores: it keeps the most recent tokens and every
-// n-th of the older ones. LazySession runs it like any other; what it drops waits in the Aux Cache.
+// n-th of the older ones. LazySession runs it like any other; what it drops waits in the Aux Cache. And an eviction
+// policy of one's own: what it drops leaves the layer's keys for good.
 #include <lazyllm/lazy.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -26,6 +28,21 @@ struct WindowAndStride {
 };
 static_assert(lazyllm::PruningPolicy<WindowAndStride>);
 
+// The eviction policy: the keys of a layer whose highest probability among the heads is small leave it.
+struct EvictWeak {
+  float least;  // probability that keeps a key
+
+  [[nodiscard]] static std::optional<std::size_t> eviction_rows(lazyllm::LayerIndex, lazyllm::Phase) { return 1; }
+  void evict(const lazyllm::PruneContext& context, std::span<bool> keep) const {
+    std::ranges::fill(keep, false);
+    for (std::size_t head = 0; head < context.probs.heads(); ++head) {
+      const std::span<const float> probabilities = context.probs.row(0, head);
+      for (std::size_t i = 0; i < keep.size(); ++i) keep[i] = keep[i] || probabilities[i] >= least;
+    }
+  }
+};
+static_assert(lazyllm::EvictionPolicy<EvictWeak>);
+
 /// The smallest graph that shows it: a layer gives each row the mean of what it may attend to.
 class MeanGraph {
  public:
@@ -43,7 +60,11 @@ class MeanGraph {
       for (; count < step.keys.size() && step.keys[count] <= step.rows[r]; ++count) sum += values[step.keys[count]];
       step.hidden.row(r)[0] = sum / static_cast<float>(count);
     }
+    for (std::size_t q = 0; q < step.scores.query_rows(); ++q) {
+      std::ranges::fill(step.scores.row(q, 0), 1.0f / static_cast<float>(step.keys.size()));
+    }
   }
+  void evict(lazyllm::LayerIndex, std::span<const lazyllm::TokenIndex>) {}  // they are among the keys no more
 
  private:
   std::size_t layers_;
@@ -69,5 +90,14 @@ int main() {
     std::printf("go on after layer 1\n");
   }
   const std::vector<std::vector<TokenIndex>> expected = {{0, 8, 16, 17, 18, 19}, {0, 8, 16, 17, 18, 19, 20}};
-  return kept == expected ? 0 : 1;
+
+  // The same under the eviction policy: after layer 2, which 6 tokens entered, each has a sixth of the attention.
+  MeanGraph other(3, tokens + 1);
+  lazyllm::LazySession evicting(
+      other, lazyllm::WithEviction(WindowAndStride{.layer = 1, .window = 4, .stride = 8}, EvictWeak{.least = 0.1f}),
+      {.context_size = tokens + 1});
+  static_cast<void>(evicting.step({inputs.data(), tokens, 1}, lazyllm::Phase::prefill));
+  const bool weak_are_gone = !evicting.has_key(0, 0) && evicting.has_key(2, 0) && evicting.has_key(2, 19);
+  std::printf("a twentieth of the attention %s a key, a sixth does\n", weak_are_gone ? "does not keep" : "KEEPS");
+  return kept == expected && weak_are_gone ? 0 : 1;
 }

@@ -7,6 +7,7 @@
 #include <lazyllm/llama/model.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 #include <lazyllm/text/generator.hpp>
 
@@ -85,7 +86,8 @@ Measured measure(const BenchRow& row, const StepSchedule& schedule, const PruneL
   Llama graph(weights, pool, context_size);
   SessionOptions options{.context_size = context_size};
   limits.apply(options);
-  LazySession session(graph, TopKPolicy<>(MeanOverHeads{}, schedule), options);
+  const TopKPolicy<> pruning(MeanOverHeads{}, schedule);
+  LazySession session(graph, WithEviction(pruning, limits.eviction), options);
 
   using Clock = std::chrono::steady_clock;
   Clock::time_point start = Clock::now();

@@ -8,6 +8,7 @@
 #include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 #include <lazyllm/text/chat_template.hpp>
@@ -99,7 +100,7 @@ GenerateReport run_generate(const GenerateCommand& options, const Output& output
                                  }};
   options.limits.apply(session_options);
   Llama graph(model.weights, pool, model.context_size);
-  LazySession session(graph, std::move(model.policy), session_options);
+  LazySession session(graph, WithEviction(std::move(model.policy), options.limits.eviction), session_options);
   Sampler sampler(options.sampler);
 
   GenerateOptions request;

@@ -79,6 +79,15 @@ void add_common_options(CLI::App& command, Options& options, std::string& prune)
       ->capture_default_str()
       ->type_name("SPEC");
   command
+      .add_option_function<std::string>(
+          "--evict",
+          [&options](const std::string& text) {
+            options.limits.eviction = as_usage("--evict", [&] { return lazyllm::parse_eviction(text); });
+          },
+          "keys that leave the KV cache: window:4,1020 (the first and the recent stay), tova:512 or snapkv:0.25")
+      ->default_str("none")
+      ->type_name("SPEC");
+  command
       .add_option(
           "--decode-revivals", options.limits.decode_revivals,
           "most tokens that a decode step revives for one layer, the best-scored; default: 8 with safe, auto and fast, "
@@ -196,7 +205,7 @@ void add_eval_options(CLI::App& command, EvalCommand& options, std::vector<std::
       .add_option("--policies", options.policies,
                   "each a SPEC as of --prune, or random=SPEC, random=KEEP, static_pruning=LAYER:KEEP, "
                   "fast_kv=LAYER:KEEP, gem_filter=LAYER:KEEP[/SCORE], first_and_recent=4,1020; then maybe +cached "
-                  "(nothing is revived in decode) or +revive16 (at most 16 a layer and step)")
+                  "(nothing is revived in decode), +revive16 (at most 16 a layer and step), +tova:512 (evictions)")
       ->capture_default_str()
       ->type_name("POLICY ...");
   command.add_option("--items", options.items, "of each task and length")

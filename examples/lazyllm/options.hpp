@@ -4,6 +4,7 @@
 #include <lazyllm/eval/task.hpp>
 #include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/llama/recommended.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/text/sampler.hpp>
 
@@ -26,8 +27,9 @@ struct SameAsPrefill {};
 struct Cached {};
 using DecodePruneSpec = std::variant<SameAsPrefill, Cached, PruneSpec>;
 
-/// What bounds the pruning beside its schedule; as SessionOptions has it.
+/// What bounds the pruning beside its schedule, as SessionOptions has it, and which keys are evicted.
 struct PruneLimits {
+  lazyllm::RuleEviction eviction;
   std::optional<std::size_t> decode_revivals;  // none: no bound
   std::size_t dense_below = 0;
 

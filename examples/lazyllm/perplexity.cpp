@@ -7,6 +7,7 @@
 #include <lazyllm/eval/logits.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 #include <lazyllm/text/tokenizer.hpp>
 
@@ -56,11 +57,13 @@ class ChunkRunner {
   }
   template <class OnScored>
   void score(std::span<const TokenId> chunk, OnScored on_scored) {
-    if (schedule_.entries().empty()) return score_dense(chunk, on_scored);
+    const RuleEviction& eviction = command_.limits.eviction;
+    const bool evicts = eviction.eviction_rows(0, Phase::prefill).has_value();
+    if (schedule_.entries().empty() && !evicts) return score_dense(chunk, on_scored);
     Model graph(weights_, pool_, chunk.size());
     SessionOptions options{.context_size = chunk.size()};
     command_.limits.apply(options);
-    LazySession session(graph, TopKPolicy<>(MeanOverHeads{}, schedule_), options);
+    LazySession session(graph, WithEviction(TopKPolicy<>(MeanOverHeads{}, schedule_), eviction), options);
     score_chunk(session, chunk, on_scored);
   }
 

@@ -12,6 +12,7 @@
 #include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/filter_prompt.hpp>
+#include <lazyllm/graph/key_eviction.hpp>
 #include <lazyllm/graph/layer_selection.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/memory_budget.hpp>
@@ -20,8 +21,10 @@
 #include <lazyllm/graph/saved_session.hpp>
 #include <lazyllm/graph/session_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
+#include <lazyllm/graph/step_runner.hpp>
 #include <lazyllm/graph/token_states.hpp>
 #include <lazyllm/prune/baselines.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/keep_rule.hpp>
 #include <lazyllm/prune/policy.hpp>
 #include <lazyllm/prune/schedule.hpp>

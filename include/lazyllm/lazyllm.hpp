@@ -35,6 +35,7 @@
 #include <lazyllm/eval/task.hpp>
 #include <lazyllm/eval/words.hpp>
 #include <lazyllm/graph/filter_prompt.hpp>
+#include <lazyllm/graph/key_eviction.hpp>
 #include <lazyllm/graph/layer_selection.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/memory_budget.hpp>
@@ -43,6 +44,7 @@
 #include <lazyllm/graph/saved_session.hpp>
 #include <lazyllm/graph/session_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
+#include <lazyllm/graph/step_runner.hpp>
 #include <lazyllm/graph/token_states.hpp>
 #include <lazyllm/io/gguf.hpp>
 #include <lazyllm/io/gguf_fingerprint.hpp>
@@ -67,6 +69,7 @@
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/prune/baselines.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/keep_rule.hpp>
 #include <lazyllm/prune/policy.hpp>
 #include <lazyllm/prune/schedule.hpp>

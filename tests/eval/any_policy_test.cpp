@@ -63,6 +63,12 @@ TEST_CASE("a policy's text names the policy and how its decode steps prune") {
 
   CHECK_FALSE(parse_policy("auto+cached", model).revive_in_decode);
   CHECK(parse_policy("18:0.5+revive16", model).decode_revivals == 16);
+  CHECK(parse_policy("none+tova:9", model).eviction.eviction_rows(0, Phase::decode) == 1);
+  CHECK(parse_policy("none", model).eviction.eviction_rows(0, Phase::decode) == std::nullopt);
+  const PolicySpec all = parse_policy("18:0.5+cached+revive3+window:2,9", model);
+  CHECK_FALSE(all.revive_in_decode);
+  CHECK(all.decode_revivals == 3);
+  CHECK(all.eviction.eviction_rows(0, Phase::decode) == 0);
   CHECK(parse_policy("18:0.5+revive16", model).text == "18:0.5+revive16");
   CHECK_FALSE(parse_policy("static_pruning=4:0.3", model).revive_in_decode);
   CHECK_FALSE(parse_policy("fast_kv=15:0.2", model).revive_in_decode);
@@ -97,10 +103,27 @@ TEST_CASE("random draws are those of the seed") {
 }
 
 TEST_CASE("a text that names no policy is refused, and says what is wrong") {
-  for (const char* text :
-       {"", "much", "random", "random=", "random=x", "none+", "none+fast", "none+revive", "none+revivex",
-        "static_pruning=4:0.3,8:0.2", "static_pruning=4:0.3/max", "fast_kv=0.2", "fast_kv=4:0.3,first4",
-        "gem_filter=7:0.25,14:0.2", "gem_filter=none", "first_and_recent=4", "first_and_recent=4,x", "snap_kv=4:0.3"}) {
+  for (const char* text : {"",
+                           "much",
+                           "random",
+                           "random=",
+                           "random=x",
+                           "none+",
+                           "none+fast",
+                           "none+tova:",
+                           "none+h2o:3",
+                           "none+cached+",
+                           "none+revive",
+                           "none+revivex",
+                           "static_pruning=4:0.3,8:0.2",
+                           "static_pruning=4:0.3/max",
+                           "fast_kv=0.2",
+                           "fast_kv=4:0.3,first4",
+                           "gem_filter=7:0.25,14:0.2",
+                           "gem_filter=none",
+                           "first_and_recent=4",
+                           "first_and_recent=4,x",
+                           "snap_kv=4:0.3"}) {
     CAPTURE(text);
     CHECK_THROWS_AS(parse_policy(text, model), Error);
   }

@@ -6,6 +6,7 @@
 #include <lazyllm/llama/model.hpp>
 #include <lazyllm/llama/weights.hpp>
 #include <lazyllm/parallel/executor.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 
@@ -39,8 +40,9 @@ using namespace lazyllm::test;
 /// What the cases covered, for the printed summary and for the test's own promises.
 struct Coverage {
   std::size_t cases = 0, redrawn = 0, steps = 0, revived = 0, cuts = 0, short_prompts = 0, full_contexts = 0;
-  std::size_t first_layer = 0, last_layer = 0, cached = 0, cut_back = 0, ties = 0;
-  double worst_logit = 0;  // largest error of a logit, as a share of its bound
+  std::size_t first_layer = 0, last_layer = 0, cached = 0, cut_back = 0, evicting = 0, ties = 0;
+  std::size_t evicted = 0;  // pairs of layer and token
+  double worst_logit = 0;   // largest error of a logit, as a share of its bound
 
   void add(const RandomCase& c, const std::vector<Expected>& run) {
     ++cases;
@@ -52,9 +54,11 @@ struct Coverage {
     short_prompts += c.turns[0].ids.size() <= 3 ? 1 : 0;
     first_layer += c.prefill.contains(0) ? 1 : 0;
     last_layer += c.prefill.contains(c.model.layers.size() - 1) ? 1 : 0;
+    evicting += c.engine.eviction.evicts ? 1 : 0;
     cached += c.mode == NaiveDecode::cached ? 1 : 0;
     for (const Expected& expected : run) {
       revived += expected.step.revived.size();
+      for (const auto& tokens : expected.step.evicted) evicted += tokens.size();
       for (const double gap : expected.step.gap) cuts += std::isfinite(gap) ? 1 : 0;
       ties += expected.step.ties;
     }
@@ -66,7 +70,8 @@ template <class Graph>
 void compare(Graph& graph, const RandomCase& c, const std::vector<Expected>& run, Coverage& coverage) {
   std::size_t current = 0;
   std::map<std::size_t, std::vector<std::size_t>> kept;  // this step's selections by layer
-  LazySession session(graph, TopKPolicy(MeanOverHeads{}, parse_schedule(c.prefill_text), parse_schedule(c.decode_text)),
+  const TopKPolicy pruning(MeanOverHeads{}, parse_schedule(c.prefill_text), parse_schedule(c.decode_text));
+  LazySession session(graph, WithEviction(pruning, parse_eviction(c.eviction_text)),
                       SessionOptions{.context_size = c.context_size,
                                      .revive_in_decode = c.mode != NaiveDecode::cached,
                                      .decode_revivals = c.engine.decode_revivals,
@@ -91,6 +96,10 @@ void compare(Graph& graph, const RandomCase& c, const std::vector<Expected>& run
     for (std::size_t token = 0; token < run[step].depths.size(); ++token) {
       CAPTURE(token);
       REQUIRE(session.depth(static_cast<TokenIndex>(token)) == run[step].depths[token]);
+      for (std::size_t layer = 0; layer < c.model.layers.size(); ++layer) {
+        CAPTURE(layer);
+        REQUIRE(session.has_key(layer, static_cast<TokenIndex>(token)) == run[step].keys[layer][token]);
+      }
       parked += run[step].depths[token] < c.model.layers.size() ? 1 : 0;
     }
     REQUIRE(session.aux_bytes() == parked * c.model.hidden_dim * sizeof(float));
@@ -132,6 +141,7 @@ void for_each_case(std::size_t cases, const char* what, bool split, Check check)
       CAPTURE(seed);
       CAPTURE(c.prefill_text);
       CAPTURE(c.decode_text);
+      CAPTURE(c.eviction_text);
       coverage.add(c, *run);
       check(c, *run, coverage);
       break;
@@ -143,12 +153,13 @@ void for_each_case(std::size_t cases, const char* what, bool split, Check check)
           << coverage.ties << " through ties), " << coverage.revived << " tokens revived, " << coverage.short_prompts
           << " prompts of 1 to 3 tokens, " << coverage.full_contexts << " full contexts, pruned after the first layer "
           << coverage.first_layer << ", after the last " << coverage.last_layer << ", without revival "
-          << coverage.cached << ", cut back " << coverage.cut_back << "; largest logit error " << coverage.worst_logit
-          << " of its bound";
+          << coverage.cached << ", cut back " << coverage.cut_back << ", " << coverage.evicting << " with evictions ("
+          << coverage.evicted << " keys); largest logit error " << coverage.worst_logit << " of its bound";
   MESSAGE(summary.str());
   CHECK(coverage.redrawn * 20 <= cases);
   CHECK(coverage.revived > 3 * cases);
   CHECK(coverage.ties * 20 > cases);
+  CHECK(coverage.evicted > 5 * cases);
   for (const std::size_t covered : {coverage.short_prompts, coverage.full_contexts, coverage.first_layer,
                                     coverage.last_layer, coverage.cached, coverage.cut_back}) {
     CHECK(covered * 10 > cases);

@@ -3,6 +3,7 @@
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/saved_session.hpp>
 #include <lazyllm/prune/baselines.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 
@@ -48,8 +49,14 @@ Logits run(auto& session, const Turn& turn) {
   return {logits.begin(), logits.end()};
 }
 
-TopKPolicy<> policy_of(const RandomCase& c) {
-  return TopKPolicy<>(MeanOverHeads{}, parse_schedule(c.prefill_text), parse_schedule(c.decode_text));
+using Both = WithEviction<TopKPolicy<>, RuleEviction>;
+
+Both policy_of(const char* schedule, const char* eviction) {
+  return {TopKPolicy<>(MeanOverHeads{}, parse_schedule(schedule)), parse_eviction(eviction)};
+}
+Both policy_of(const RandomCase& c) {
+  return {TopKPolicy<>(MeanOverHeads{}, parse_schedule(c.prefill_text), parse_schedule(c.decode_text)),
+          parse_eviction(c.eviction_text)};
 }
 SessionOptions options_of(const RandomCase& c, RowFormat aux_rows) {
   SessionOptions options{.context_size = c.context_size};
@@ -67,8 +74,8 @@ struct Small {
     options.context_size = 12;
     for (std::size_t i = 0; i < 9; ++i) ids.push_back(static_cast<TokenId>(random.integer(0, model.vocab_size - 1)));
   }
-  [[nodiscard]] Session<TopKPolicy<>> session(const char* schedule = "0:6,1:3") const {
-    return {model, TopKPolicy<>(MeanOverHeads{}, parse_schedule(schedule)), options};
+  [[nodiscard]] Session<Both> session(const char* eviction = "none") const {
+    return {model, policy_of("0:6,1:3", eviction), options};
   }
   Random random{21};
   NaiveLlama model;
@@ -92,26 +99,27 @@ Bytes forged(Bytes bytes, std::size_t index, std::uint64_t value) {
 }  // namespace
 
 TEST_CASE("Forked, saved and loaded sessions go on bit for bit as the one that was not touched, over random runs") {
-  std::size_t parked = 0, cut_back = 0;
+  std::size_t parked = 0, cut_back = 0, evicting = 0;
   const std::uint64_t cases = sanitized_build ? 40 : 300;
   for (std::uint64_t seed = 0; seed < cases; ++seed) {
     CAPTURE(seed);
     const RandomCase c = random_case(seed);
+    evicting += c.engine.eviction.evicts ? 1 : 0;
     Random random(seed);
     const SessionOptions options = options_of(c, static_cast<RowFormat>(seed % 4));
-    Session<TopKPolicy<>> untouched(c.model, policy_of(c), options);
-    std::vector<Session<TopKPolicy<>>> others;  // that began as it at some turn
+    Session<Both> untouched(c.model, policy_of(c), options);
+    std::vector<Session<Both>> others;  // that began as it at some turn
     for (const Turn& turn : c.turns) {
       if (random.chance(0.3)) others.emplace_back(untouched, c.model);
       if (random.chance(0.3)) {
-        Session<TopKPolicy<>>& loaded = others.emplace_back(c.model, policy_of(c), options);
+        Session<Both>& loaded = others.emplace_back(c.model, policy_of(c), options);
         if (random.chance(0.5)) loaded.session.prefill(std::vector<TokenId>{1});  // load forgets it
         loaded.session.load(untouched.session.save());
       }
       parked += untouched.session.aux_bytes() != 0 ? 1 : 0;
       cut_back += turn.cut_to < untouched.session.context_size() ? 1 : 0;
       const Logits expected = run(untouched.session, turn);
-      for (Session<TopKPolicy<>>& other : others) {
+      for (Session<Both>& other : others) {
         REQUIRE(run(other.session, turn) == expected);
         REQUIRE(other.session.step_count() == untouched.session.step_count());
         for (const Phase phase : {Phase::prefill, Phase::decode}) {
@@ -125,14 +133,15 @@ TEST_CASE("Forked, saved and loaded sessions go on bit for bit as the one that w
   }
   CHECK(parked > cases);
   CHECK(cut_back * 10 > cases);
+  CHECK(evicting * 10 > cases);
 }
 
 TEST_CASE("A fork leaves the session alone") {
   Small small;
-  Session<TopKPolicy<>> session = small.session();
+  Session<Both> session = small.session();
   session.session.prefill(small.ids);
   const Bytes before = session.session.save();
-  Session<TopKPolicy<>> fork(session, small.model);
+  Session<Both> fork(session, small.model);
   fork.session.decode(3);
   CHECK(session.session.save() == before);
   CHECK(fork.session.save() != before);
@@ -151,7 +160,7 @@ TEST_CASE("RandomDrop knows the generated tokens in a loaded session, too") {
 
 TEST_CASE("Every flipped byte of a saved session is an error, and the session that refuses it goes on") {
   Small small;
-  Session<TopKPolicy<>> saved = small.session(), target = small.session(), untouched = small.session();
+  Session<Both> saved = small.session("tova:5"), target = small.session(), untouched = small.session();
   saved.session.prefill(small.ids);
   for (auto* session : {&target, &untouched}) session->session.prefill(std::vector<TokenId>{1, 2, 3, 4});
   Bytes bytes = saved.session.save();
@@ -173,11 +182,11 @@ TEST_CASE("Every flipped byte of a saved session is an error, and the session th
 
 TEST_CASE("What is whole but wrong or foreign is refused by name") {
   Small small;
-  Session<TopKPolicy<>> saved = small.session();
+  Session<Both> saved = small.session();
   saved.session.prefill(small.ids);
   const Bytes bytes = saved.session.save();
   const auto load = [&](const Bytes& what) {
-    Session<TopKPolicy<>> target = small.session();
+    Session<Both> target = small.session();
     target.session.load(what);
   };
   CHECK_NOTHROW(load(forged(bytes, 0, word(bytes, 0))));
@@ -205,12 +214,21 @@ TEST_CASE("What is whole but wrong or foreign is refused by name") {
     CHECK_THROWS_WITH_AS(load(forged(bytes, first_token, wrong)), doctest::Contains("cannot be"), Error);
   }
   CHECK_THROWS_WITH_AS(load(forged(bytes, first_token + 8, token(1, 0))), doctest::Contains("saved session"), Error);
+  // The word of evictions after the tokens: a token from the last layer, which it has not run; then a bit of no token.
+  const std::size_t evictions = first_token + 9;
+  REQUIRE(9 * layers < 62);
+  TokenIndex shallow = 0;
+  while (saved.session.depth(shallow) == layers) ++shallow;
+  for (const std::size_t bit : {9 * (layers - 1) + shallow, 9 * layers}) {
+    CHECK_THROWS_WITH_AS(load(forged(bytes, evictions, word(bytes, evictions) | std::uint64_t{1} << bit)),
+                         doctest::Contains("eviction"), Error);
+  }
 
   Random other_random(22);
   NaiveLlama other = random_llama(other_random);
-  Session<TopKPolicy<>> foreign(other, TopKPolicy<>(MeanOverHeads{}, StepSchedule()), small.options);
+  Session<Both> foreign(other, policy_of("none", "none"), small.options);
   CHECK_THROWS_AS(foreign.session.load(bytes), Error);
-  Session<TopKPolicy<>> twin = small.session();
+  Session<Both> twin = small.session();
   NaiveLlama changed = small.model;
   changed.embedding[0] += 1;
   NaiveGraph changed_graph(changed);
@@ -219,7 +237,7 @@ TEST_CASE("What is whole but wrong or foreign is refused by name") {
 
 TEST_CASE("A session is cut back to at most what it has, also to nothing, and not after an interruption") {
   Small small;
-  Session<TopKPolicy<>> session = small.session(), fresh = small.session();
+  Session<Both> session = small.session(), fresh = small.session();
   session.session.prefill(small.ids);
   CHECK_THROWS_WITH_AS(session.session.truncate(10), doctest::Contains("9 tokens back to 10"), Error);
   session.session.truncate(9);

@@ -2,6 +2,7 @@
 #include <lazyllm/io/gguf_parse.hpp>
 #include <lazyllm/io/mapped_file.hpp>
 #include <lazyllm/llama/model.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 
 #include <doctest/doctest.h>
@@ -32,7 +33,7 @@ constexpr std::size_t tile = Llama<>::tile_rows;
 
 using Shared = std::shared_ptr<const LlamaWeights<AsStored>>;
 
-static_assert(LanguageGraph<Llama<>> && SplitGraph<Llama<>> && SessionGraph<Llama<>>);
+static_assert(LanguageGraph<Llama<>> && SplitGraph<Llama<>> && SessionGraph<Llama<>> && EvictingGraph<Llama<>>);
 static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, KvCache<HeadMajor, float>>>);
 
 Shared load(const GgufWriter& writer) {
@@ -296,18 +297,21 @@ TEST_CASE("Forked, saved and loaded sessions go on bit for bit, also in another 
   CHECK(graph.fingerprint() != Llama(quantised_model(1024), pool, 100).fingerprint());  // another context length
 }
 
-TEST_CASE("No step allocates, whatever it prunes and revives") {
+TEST_CASE("No step allocates, whatever it prunes, revives and evicts") {
   if (!counts_allocations) {
     MESSAGE("skipped: allocations are not counted under the thread sanitizer");
     return;
   }
   const Shared weights = quantised_model();
   SerialExecutor executor;  // the count sees this thread only
-  for (const char* schedule : {"none", "0:0.3,1:7", "2:1", "0:m0.8b4/max@1.3^48~7,1:7,first2"}) {
+  using Texts = std::pair<const char*, const char*>;
+  for (const auto& [schedule, eviction] :
+       {Texts{"none", "none"}, Texts{"0:0.3,1:7", "tova:0.5"}, Texts{"2:1", "window:2,30"},
+        Texts{"0:m0.8b4/max@1.3^48~7,1:7,first2", "none"}, Texts{"1:0.5", "snapkv:40"}}) {
     Llama graph(weights, executor, 400);
     TopKPolicy<> policy(MeanOverHeads{}, parse_schedule(schedule),
                         StepSchedule());  // decode revives everything at once
-    LazySession session(graph, policy, options(400));
+    LazySession session(graph, WithEviction(policy, parse_eviction(eviction)), options(400));
     const std::vector<TokenId> ids = prompt(300);
     const AllocationCount count;
     session.prefill(ids);

@@ -109,6 +109,7 @@ TEST_CASE("wrong usage ends with status 2 and says why on standard error only") 
            {"generate", "-m", model, "-p", "a", "--decode-prune", "1:"},
            {"generate", "-m", model, "-p", "a", "--decode-revivals", "-1"},
            {"generate", "-m", model, "-p", "a", "--dense-below", "0.5"},
+           {"generate", "-m", model, "-p", "a", "--evict", "tova"},
        }) {
     CAPTURE(arguments);
     const ProgramResult result = run_program("lazyllm", arguments);
@@ -347,6 +348,20 @@ TEST_CASE("--dense-below keeps short contexts dense") {
   REQUIRE(pruned("58").size() == 1);
   CHECK(pruned("58")[0]["step"] == 2);
   CHECK(pruned("59").empty());
+}
+
+TEST_CASE("--evict keeps the KV cache small, with pruning and without") {
+  const Fixture f;
+  const auto kv_bytes = [&](const char* eviction, const char* prune) {
+    return f.json({"-n", "5", "--ignore-eos", "--prune", prune, "--evict", eviction})["kv_bytes"].get<std::size_t>();
+  };
+  // K and V of 2 heads of 8 in bfloat16 at each of the layers; the last of the 5 tokens does not run.
+  const std::size_t token_bytes = 2 * 2 * 8 * 2;
+  CHECK(kv_bytes("none", "none") == (56 + 4) * tiny_layers * token_bytes);
+  CHECK(kv_bytes("window:2,10", "none") == 12 * tiny_layers * token_bytes);
+  CHECK(kv_bytes("tova:9", "none") == 9 * tiny_layers * token_bytes);
+  CHECK(kv_bytes("snapkv:20^8", "none") == (20 + 4) * tiny_layers * token_bytes);
+  CHECK(kv_bytes("tova:9", "1:0.25") == 9 * tiny_layers * token_bytes);
 }
 
 TEST_CASE("--prune auto is accepted for prefill and decode") {

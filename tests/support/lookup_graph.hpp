@@ -34,6 +34,7 @@ class LookupGraph {
       if (step.layer + 1 == layer_count()) step.hidden.row(r)[1] = static_cast<float>(look_up(step.keys, step.rows[r]));
     }
   }
+  static void evict(LayerIndex, std::span<const TokenIndex>) {}  // who is evicted is among the keys no more
   void project(ConstRows hidden, Rows logits) const {
     for (std::size_t r = 0; r < hidden.rows(); ++r) {
       std::ranges::fill(logits.row(r), 0.0f);

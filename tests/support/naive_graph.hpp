@@ -70,7 +70,15 @@ class NaiveGraph {
     }
   }
 
+  void evict(LayerIndex layer, std::span<const TokenIndex> tokens) {
+    for (const TokenIndex token : tokens) {
+      if (key_values_.erase({layer, token}) != 1) throw std::logic_error("evict: the token is not there");
+      evicted_.insert({layer, token});
+    }
+  }
+
   void truncate(std::size_t tokens) {
+    std::erase_if(evicted_, [tokens](const auto& place) { return place.second >= tokens; });
     std::erase_if(key_values_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
     std::erase_if(finished_, [tokens](const auto& place) { return place.second >= tokens; });
   }
@@ -92,6 +100,7 @@ class NaiveGraph {
     const bool is_new = key_values_.insert({{layer, token}, {{all.begin(), values}, {values, all.end() - 1}}}).second;
     if (!is_new) throw std::logic_error("import_token: the token is there");
     if (all.back() != 0) finished_.insert({layer, token});
+    imported_ = true;
   }
   [[nodiscard]] std::uint64_t fingerprint() const {
     return checksum(std::as_bytes(std::span(model_.embedding)), model_.layers.size());
@@ -119,6 +128,11 @@ class NaiveGraph {
     }
   }
 
+  /// A session that was loaded or forked does not tell the graph of evicted tokens.
+  [[nodiscard]] bool is_finished(LayerIndex layer, TokenIndex token) const {
+    return finished_.contains({layer, token}) || (imported_ && !key_values_.contains({layer, token}));
+  }
+
   static Vector read(std::span<const float> row) { return {row.begin(), row.end()}; }
   static void write(const Vector& values, std::span<float> row) {
     std::transform(values.begin(), values.end(), row.begin(), [](double v) { return static_cast<float>(v); });
@@ -139,7 +153,8 @@ class NaiveGraph {
             "sizes disagree");
     for (const TokenIndex row : step.rows) {
       require(!key_values_.contains({step.layer, row}), "a token is computed twice");
-      require(step.layer == 0 || finished_.contains({step.layer - 1, row}), "a token skips a layer");
+      require(!evicted_.contains({step.layer, row}), "an evicted token is computed again");
+      require(step.layer == 0 || is_finished(step.layer - 1, row), "a token skips a layer");
     }
     for (const TokenIndex key : step.keys) {
       require(key_values_.contains({step.layer, key}) || std::binary_search(step.rows.begin(), step.rows.end(), key),
@@ -150,12 +165,15 @@ class NaiveGraph {
   const NaiveLlama& model_;
   std::map<std::pair<LayerIndex, TokenIndex>, NaiveKeyValue> key_values_;
   std::set<std::pair<LayerIndex, TokenIndex>> finished_;  // whose output exists
+  std::set<std::pair<LayerIndex, TokenIndex>> evicted_;
+  bool imported_ = false;
 };
-static_assert(LanguageGraph<NaiveGraph> && SplitGraph<NaiveGraph> && SessionGraph<NaiveGraph>);
+static_assert(LanguageGraph<NaiveGraph> && SplitGraph<NaiveGraph> && SessionGraph<NaiveGraph> &&
+              EvictingGraph<NaiveGraph>);
 
 /// A graph whose layers do not come apart.
 template <LanguageGraph Graph>
-requires SessionGraph<Graph>
+requires SessionGraph<Graph> && EvictingGraph<Graph>
 class Unsplit {
  public:
   explicit Unsplit(Graph& graph) : graph_(graph) {}
@@ -166,6 +184,7 @@ class Unsplit {
   void embed(std::span<const TokenId> ids, Rows hidden) { graph_.embed(ids, hidden); }
   void project(ConstRows hidden, Rows logits) { graph_.project(hidden, logits); }
   void run_layer(const LayerStep& step) { graph_.run_layer(step); }
+  void evict(LayerIndex layer, std::span<const TokenIndex> tokens) { graph_.evict(layer, tokens); }
   void truncate(std::size_t tokens) { graph_.truncate(tokens); }
   [[nodiscard]] std::size_t token_bytes() const { return graph_.token_bytes(); }
   void export_token(LayerIndex layer, TokenIndex token, std::span<std::byte> out) const {

@@ -42,13 +42,21 @@ struct NaiveEntry {
 };
 using NaiveSchedule = std::map<std::size_t, NaiveEntry>;  // by layer: its scores decide who enters layer + 1
 
+/// Which keys of a layer stay after a step: those that an entry's score and keep choose among all that are stored
+/// there, or, without scores, the protected ones.
+struct NaiveEviction {
+  bool evicts = false, by_score = false, in_decode = true;
+  NaiveEntry entry = {};
+};
+
 enum class NaiveDecode { scheduled, cached };  // cached: no token is revived
 
 /// How the engine works: what a graph, and a session's options, make of it.
 struct NaiveEngine {
   bool split = false;  // a layer's second half runs only for tokens that go on, or are revived for the next layer
   std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();  // most revived for a layer in a decode step
-  std::size_t dense_below = 0;                                            // of fewer tokens nothing is pruned
+  std::size_t dense_below = 0;  // of fewer tokens nothing is pruned and nothing evicted
+  NaiveEviction eviction = {};
 };
 
 /// What one step did; kept and rows have an entry for every layer.
@@ -56,10 +64,13 @@ struct NaiveStep {
   std::vector<std::vector<std::size_t>> rows;  // tokens whose K and V were computed at the layer
   std::vector<std::size_t> finished;           // by layer: tokens whose output was computed
   std::vector<std::vector<std::size_t>> kept;  // tokens that went on after the layer (to layer + 1, or nowhere)
+  std::vector<std::set<std::size_t>> evicted;  // by layer: tokens whose K and V left it
   std::set<std::size_t> revived;               // older tokens that were computed at some layer
   std::vector<Vector> importance;              // the candidates' scores at the layer; empty without an entry
   std::vector<double> gap;  // how far the nearest score, or sum of scores, is from another decision; infinity: none is
-  std::size_t ties = 0;     // cuts between scores that are exactly the same
+  std::vector<Vector> eviction_importance;  // of the stored keys at the layer
+  std::vector<double> eviction_gap;
+  std::size_t ties = 0;  // cuts between scores that are exactly the same
   Vector logits;
 };
 
@@ -180,18 +191,22 @@ class NaiveLazy {
     return step({id}, schedule, Phase::decode, mode == NaiveDecode::cached, forced);
   }
 
+  [[nodiscard]] bool has_key(std::size_t layer, std::size_t token) const {
+    return key_values_.contains({layer, token});
+  }
   /// Forgets the tokens from index `tokens` on.
   void truncate(std::size_t tokens) {
     context_ = tokens;
     std::erase_if(key_values_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
     std::erase_if(inputs_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
+    std::erase_if(evicted_, [tokens](const Place& place) { return place.second >= tokens; });
   }
 
   [[nodiscard]] std::size_t context() const { return context_; }
-  /// Layers at which the token has K and V. They have no gaps, so this counts them.
+  /// Layers that the token has run. They have no gaps, so this counts them.
   [[nodiscard]] std::size_t depth(std::size_t token) const {
     std::size_t count = 0;
-    while (count < model_.layers.size() && key_values_.contains({count, token})) ++count;
+    while (count < model_.layers.size() && has_run(count, token)) ++count;
     return count;
   }
 
@@ -214,17 +229,25 @@ class NaiveLazy {
       // Who has no K and V here is computed now; K and V of an earlier step are reused as they are.
       std::vector<std::size_t> rows;
       for (const std::size_t token : entering) {
-        if (key_values_.contains({layer, token})) continue;
+        if (has_run(layer, token)) continue;
         rows.push_back(token);
         if (token < first_new) result.revived.insert(token);
         key_values_[{layer, token}] = naive_key_value(model_, layer, inputs_.at({layer, token}), token);
       }
+      // An evicted token is no key; as a candidate it has probability 0.
       const auto output = [&](std::size_t token) {
         std::vector<const NaiveKeyValue*> keys;
         for (const std::size_t key : entering) {
-          if (key <= token) keys.push_back(&key_values_.at({layer, key}));
+          if (key <= token && !evicted_.contains({layer, key})) keys.push_back(&key_values_.at({layer, key}));
         }
-        return naive_layer(model_, layer, inputs_.at({layer, token}), token, keys);
+        NaiveOutput made = naive_layer(model_, layer, inputs_.at({layer, token}), token, keys);
+        for (Vector& head : made.probs) {
+          for (std::size_t i = 0; i < entering.size() && entering[i] <= token; ++i) {
+            if (evicted_.contains({layer, entering[i]}))
+              head.insert(head.begin() + static_cast<std::ptrdiff_t>(i), 0.0);
+          }
+        }
+        return made;
       };
       std::vector<std::vector<Vector>>
           probs;  // of the new tokens that run here, at consecutive positions up to the last
@@ -234,6 +257,8 @@ class NaiveLazy {
         probs.push_back(output(token).probs);
       }
 
+      const std::set<std::size_t> leaving =
+          evictions(layer, phase, entering, probs, result);  // decided now, carried out when the layer is done
       const auto entry = context_ < engine_.dense_below ? schedule.end() : schedule.find(layer);
       const std::vector<std::size_t> candidates = candidates_of(entering, rows, layer, cached, probs);
       std::vector<std::size_t> kept = candidates;
@@ -255,11 +280,13 @@ class NaiveLazy {
 
       // The layer's second half. Who was spared it in an earlier step, and goes on now, makes up for it.
       result.finished.push_back(0);
-      if (layer + 1 == layers && !engine_.split &&
-          entry != schedule.end()) {  // query rows' outputs come with their scores
-        result.finished.back() = std::min(entry->second.score.rows, probs.size()) - 1;
+      if (layer + 1 == layers) {  // query rows' outputs come with their scores
+        std::size_t query_rows = engine_.split && !engine_.eviction.evicts ? 0 : 1;
+        if (entry != schedule.end()) query_rows *= entry->second.score.rows;
+        query_rows = std::max(query_rows, eviction_rows(phase));
+        result.finished.back() = std::max<std::size_t>(1, std::min(query_rows, probs.size())) - 1;
       }
-      const bool whole = entry == schedule.end() || !engine_.split;
+      const bool whole = entry == schedule.end() || !engine_.split || engine_.eviction.evicts;
       for (const std::size_t token : entering) {
         const bool goes_on = std::find(kept.begin(), kept.end(), token) != kept.end();
         const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
@@ -269,6 +296,13 @@ class NaiveLazy {
         ++result.finished.back();
         if (token < first_new) result.revived.insert(token);
       }
+      result.evicted.push_back({});
+      for (const std::size_t token : forced != nullptr ? forced->evicted[layer] : leaving) {
+        if (layer + 1 < layers && !inputs_.contains({layer + 1, token})) continue;  // it has yet to finish the layer
+        key_values_.erase({layer, token});
+        evicted_.insert({layer, token});
+        result.evicted.back().insert(token);
+      }
       result.rows.push_back(rows);
       result.importance.push_back(importance);
       result.kept.push_back(kept);
@@ -276,6 +310,55 @@ class NaiveLazy {
     }
     result.logits = naive_logits(model_, inputs_.at({layers, last}));
     return result;
+  }
+
+  [[nodiscard]] bool has_run(std::size_t layer, std::size_t token) const {
+    return key_values_.contains({layer, token}) || evicted_.contains({layer, token});
+  }
+
+  /// How many last rows the eviction reads in this phase.
+  [[nodiscard]] std::size_t eviction_rows(Phase phase) const {
+    const NaiveEviction& eviction = engine_.eviction;
+    const bool asked =
+        eviction.evicts && context_ >= engine_.dense_below && (phase == Phase::prefill || eviction.in_decode);
+    return asked && eviction.by_score ? eviction.entry.score.rows : 0;
+  }
+
+  /// Whom the eviction does not keep of all tokens with K and V at the layer; probs are over the entering ones.
+  std::set<std::size_t> evictions(std::size_t layer, Phase phase, const std::vector<std::size_t>& entering,
+                                  const std::vector<std::vector<Vector>>& probs, NaiveStep& result) const {
+    const NaiveEviction& eviction = engine_.eviction;
+    result.eviction_gap.push_back(infinity);
+    result.eviction_importance.push_back({});
+    if (!eviction.evicts || context_ < engine_.dense_below || (phase == Phase::decode && !eviction.in_decode))
+      return {};
+    std::vector<std::size_t> stored;
+    for (std::size_t token = 0; token < context_; ++token) {
+      if (key_values_.contains({layer, token})) stored.push_back(token);
+    }
+    std::vector<std::vector<Vector>> stored_probs = probs;
+    for (std::size_t r = 0; r < probs.size(); ++r) {
+      for (std::size_t head = 0; head < probs[r].size(); ++head) {
+        stored_probs[r][head].assign(stored.size(), 0.0);
+        for (std::size_t i = 0; i < probs[r][head].size(); ++i) {
+          const auto place = std::find(stored.begin(), stored.end(), entering[i]) - stored.begin();
+          if (key_values_.contains({layer, entering[i]})) {
+            stored_probs[r][head][static_cast<std::size_t>(place)] = probs[r][head][i];
+          }
+        }
+      }
+    }
+    Vector importance(stored.size(), 0.0);
+    if (eviction.by_score) importance = naive_importance(eviction.entry.score, stored_probs);
+    std::vector<std::pair<std::size_t, double>> scored;
+    for (std::size_t i = 0; i < stored.size(); ++i) scored.push_back({stored[i], importance[i]});
+    const NaiveSelection selection = naive_select(eviction.entry, scored, context_);
+    result.eviction_gap.back() = selection.gap;
+    result.eviction_importance.back() = importance;
+    result.ties += selection.tie && eviction.by_score ? 1 : 0;
+    std::set<std::size_t> leaving(stored.begin(), stored.end());
+    for (const std::size_t token : selection.kept) leaving.erase(token);
+    return leaving;
   }
 
   /// Candidates for the next layer: all, or without revival those in flight or with K and V there. Leaves in `probs`
@@ -287,7 +370,7 @@ class NaiveLazy {
     for (std::size_t i = entering.size(); i-- > 0;) {
       const std::size_t token = entering[i];
       const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
-      if (!cached || layer + 1 == model_.layers.size() || runs || key_values_.contains({layer + 1, token})) {
+      if (!cached || layer + 1 == model_.layers.size() || runs || has_run(layer + 1, token)) {
         candidates.insert(candidates.begin(), token);
         continue;
       }
@@ -310,7 +393,7 @@ class NaiveLazy {
     std::vector<std::size_t> revived;
     for (const std::size_t token : kept) {
       const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
-      if (!runs && !key_values_.contains({layer + 1, token})) revived.push_back(token);
+      if (!runs && !has_run(layer + 1, token)) revived.push_back(token);
     }
     std::stable_sort(revived.begin(), revived.end(), [&](std::size_t a, std::size_t b) { return rank(a) > rank(b); });
     for (std::size_t i = engine_.decode_revivals; i < revived.size(); ++i) {
@@ -327,6 +410,7 @@ class NaiveLazy {
   NaiveEngine engine_;
   std::size_t context_ = 0;
   std::map<Place, NaiveKeyValue> key_values_;
+  std::set<Place> evicted_;
   std::map<Place, Vector> inputs_;  // inputs of layers; of layer L: the outputs of the last one
 };
 

@@ -28,6 +28,7 @@ struct RandomCase {
   NaiveLlama model;
   NaiveSchedule prefill, decode;
   std::string prefill_text, decode_text;  // the same in the library's notation
+  std::string eviction_text = "none";
   NaiveDecode mode = NaiveDecode::scheduled;
   NaiveEngine engine;
   std::vector<Turn> turns;
@@ -37,7 +38,8 @@ struct RandomCase {
 /// One step of the reference, and the bound of a float implementation's error in its logits.
 struct Expected {
   NaiveStep step;
-  std::vector<std::size_t> depths;  // by token, after the step
+  std::vector<std::size_t> depths;      // by token, after the step
+  std::vector<std::vector<bool>> keys;  // by layer and token: K and V are there
   double logit_bound = 0;
 };
 
@@ -137,6 +139,34 @@ inline NaiveSchedule random_schedule(Random& random, const NaiveLlama& model, st
   return schedule;
 }
 
+inline NaiveEviction random_eviction(Random& random, std::string& text) {
+  NaiveEviction eviction;
+  eviction.evicts = true;
+  NaiveEntry& entry = eviction.entry;
+  switch (random.integer(0, 2)) {
+    case 0:
+      entry.keep = {NaiveKeep::Kind::tokens, 0};
+      entry.first = random.integer(0, 4);
+      entry.last = random.integer(0, 12);
+      text = "window:" + std::to_string(entry.first) + "," + std::to_string(entry.last);
+      break;
+    case 1:
+      eviction.by_score = true;
+      text = "tova:";
+      entry.keep = random_keep(random, text);
+      break;
+    default:
+      eviction.by_score = true;
+      eviction.in_decode = false;
+      text = "snapkv:";
+      entry.keep = random_keep(random, text);
+      entry.score.rows = entry.last = random.integer(1, 8);
+      entry.score.width = random.pick<std::size_t>({1, 3, 7});
+      text += "^" + std::to_string(entry.score.rows) + "~" + std::to_string(entry.score.width);
+  }
+  return eviction;
+}
+
 inline RandomCase random_case(std::uint64_t seed) {
   Random random(seed);
   RandomCase result;
@@ -178,6 +208,7 @@ inline RandomCase random_case(std::uint64_t seed) {
   if (random.chance(0.5)) result.context_size += random.integer(1, 10);
   if (random.chance(0.3)) result.engine.decode_revivals = random.integer(0, 4);
   if (random.chance(0.1)) result.engine.dense_below = random.integer(1, 40);
+  if (random.chance(0.25)) result.engine.eviction = random_eviction(random, result.eviction_text);
   return result;
 }
 
@@ -223,13 +254,18 @@ inline double float_error_bound(const Vector& exact, const Vector& first, const 
 /// Whether float arithmetic could decide otherwise: two scores on different sides of the cut lie closer than both their
 /// errors. Scores that are all the same number come from zero queries, where float is exact too.
 inline bool too_close(const NaiveStep& exact, const NaiveStep& first, const NaiveStep& second) {
-  for (std::size_t layer = 0; layer < exact.gap.size(); ++layer) {
-    const Vector& scores = exact.importance[layer];
-    if (scores.empty()) continue;
+  const auto close = [](double gap, const Vector& scores, const Vector& one, const Vector& other) {
+    if (scores.empty()) return false;
     const auto [least, greatest] = std::minmax_element(scores.begin(), scores.end());
-    if (*least == *greatest) continue;
-    const double bound = float_error_bound(scores, first.importance[layer], second.importance[layer]);
-    if (exact.gap[layer] <= 2 * bound) return true;
+    return *least != *greatest && gap <= 2 * float_error_bound(scores, one, other);
+  };
+  for (std::size_t layer = 0; layer < exact.gap.size(); ++layer) {
+    if (close(exact.gap[layer], exact.importance[layer], first.importance[layer], second.importance[layer]))
+      return true;
+    if (close(exact.eviction_gap[layer], exact.eviction_importance[layer], first.eviction_importance[layer],
+              second.eviction_importance[layer])) {
+      return true;
+    }
   }
   return false;
 }
@@ -247,12 +283,18 @@ inline std::optional<std::vector<Expected>> expected_run(const RandomCase& c, st
       return turn.decode ? lazy.decode(turn.ids[0], c.decode, c.mode, forced)
                          : lazy.prefill(turn.ids, c.prefill, forced);
     };
-    Expected expected{run(exact, nullptr), {}, 0};
+    Expected expected{run(exact, nullptr), {}, {}, 0};
     const NaiveStep first_step = run(first, &expected.step);
     const NaiveStep second_step = run(second, &expected.step);
     if (too_close(expected.step, first_step, second_step)) return std::nullopt;
     expected.logit_bound = float_error_bound(expected.step.logits, first_step.logits, second_step.logits);
     for (std::size_t token = 0; token < exact.context(); ++token) expected.depths.push_back(exact.depth(token));
+    for (std::size_t layer = 0; layer < c.model.layers.size(); ++layer) {
+      expected.keys.emplace_back();
+      for (std::size_t token = 0; token < exact.context(); ++token) {
+        expected.keys.back().push_back(exact.has_key(layer, token));
+      }
+    }
     result.push_back(std::move(expected));
   }
   return result;

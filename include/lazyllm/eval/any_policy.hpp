@@ -8,6 +8,7 @@
 #include <lazyllm/llama/config.hpp>
 #include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/prune/baselines.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/policy.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/prune/scorer.hpp>
@@ -67,10 +68,12 @@ struct PolicySpec {
   std::optional<ScheduleEntry> filter = {};  ///< GemFilter: the prompt is filtered by this entry first
   bool revive_in_decode = true;
   std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();
+  RuleEviction eviction = {};
 };
 
 /// A policy's text:
-///   POLICY  BODY, then +cached (decode steps revive nothing), or +reviveN (at most N tokens a layer and step)
+///   POLICY  BODY, then any of +cached (decode steps revive nothing), +reviveN (at most N tokens a layer and step) and
+///           an eviction as +tova:512 (parse_eviction)
 ///   BODY    none, a SCHEDULE (parse_schedule), safe, auto or fast (the model's presets; +revive8 unless told), or
 ///           random=SCHEDULE       as many random tokens as the schedule keeps
 ///           random=KEEP           before the model
@@ -120,16 +123,21 @@ inline FirstAndRecent parse_first_and_recent(std::string_view text) {
 
 inline PolicySpec parse_policy(std::string_view text, const LlamaConfig& model, std::uint64_t seed) {
   PolicySpec spec{.text = std::string(text)};
-  std::string_view body = text, decode, value;
+  std::string_view body = text, rest, value;
   const std::optional<Preset> preset = preset_named(text.substr(0, text.find('+')));
   if (preset) spec.decode_revivals = recommended_decode_revivals;
-  if (detail::split_at('+', body, decode)) {
-    const bool revivals = decode.starts_with("revive") && detail::parse_number(decode.substr(6), spec.decode_revivals);
-    if (decode != "cached" && !revivals) {
-      throw Error(ErrorCode::invalid_argument, "policy '" + spec.text + "': '" + std::string(decode) +
-                                                   "' is neither cached nor a bound as revive16");
+  for (bool more = detail::split_at('+', body, rest); more;) {
+    std::string_view part = rest;
+    more = detail::split_at('+', part, rest);
+    if (part == "cached") {
+      spec.revive_in_decode = false;
+    } else if (part.find(':') != std::string_view::npos) {
+      spec.eviction = parse_eviction(part);
+    } else if (!part.starts_with("revive") || !detail::parse_number(part.substr(6), spec.decode_revivals)) {
+      throw Error(ErrorCode::invalid_argument, "policy '" + spec.text + "': '" + std::string(part) +
+                                                   "' is neither cached, nor a bound as revive16, nor an eviction as "
+                                                   "tova:512");
     }
-    spec.revive_in_decode = decode != "cached";
   }
   if (!detail::split_at('=', body, value)) {
     const StepSchedule schedule = preset ? recommended_schedule(model, *preset) : parse_schedule(body);

@@ -10,6 +10,7 @@
 #include <lazyllm/graph/filter_prompt.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/model_graph.hpp>
+#include <lazyllm/prune/eviction.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -40,7 +41,8 @@ struct ItemResult {
 
 /// Makes fresh graphs of one model: called with the tokens that the graph must hold.
 template <class F>
-concept GraphMaker = std::invocable<F&, std::size_t> && LanguageGraph<std::invoke_result_t<F&, std::size_t>>;
+concept GraphMaker = std::invocable<F&, std::size_t> && LanguageGraph<std::invoke_result_t<F&, std::size_t>> &&
+    EvictingGraph<std::invoke_result_t<F&, std::size_t>>;
 
 /// Called for each scored token of the last turn with the logits [vocab_size] before it.
 using OnScored = std::function<void(std::span<const float> logits, TokenId id)>;
@@ -56,7 +58,8 @@ ItemResult run_item(MakeGraph& make_graph, const PolicySpec& spec, const Item& i
   SessionOptions options{.context_size = item.context_size(),
                          .revive_in_decode = spec.revive_in_decode,
                          .decode_revivals = spec.decode_revivals};
-  if (!spec.filter) return run_item(make_graph, AnyPolicy(spec.policy), options, item, on_scored);
+  if (!spec.filter)
+    return run_item(make_graph, WithEviction(AnyPolicy(spec.policy), spec.eviction), options, item, on_scored);
 
   using Clock = std::chrono::steady_clock;
   Item filtered = item;
@@ -69,7 +72,8 @@ ItemResult run_item(MakeGraph& make_graph, const PolicySpec& spec, const Item& i
     filtered.turns[0].prompt = filter_prompt(graph, item.turns[0].prompt, *spec.filter);
   }
   const double filter_ms = std::chrono::duration<double, std::milli>(Clock::now() - start).count();
-  ItemResult result = run_item(make_graph, AnyPolicy(spec.policy), options, filtered, on_scored);
+  ItemResult result =
+      run_item(make_graph, WithEviction(AnyPolicy(spec.policy), spec.eviction), options, filtered, on_scored);
   result.costs.ttft_ms += filter_ms;
   result.costs.total_ms += filter_ms;
   result.costs.rows_computed += (spec.filter->layer + 1) * tokens;

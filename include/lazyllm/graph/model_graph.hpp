@@ -61,4 +61,11 @@ concept CountedGraph = ModelGraph<G> && requires(const G& c) {
   { c.token_bytes() } -> std::convertible_to<std::size_t>;
 };
 
+/// A graph that can forget: evict(layer, tokens) drops K and V of the tokens, which ran there, from the layer. They are
+/// no keys there afterwards and never run there again.
+template <class G>
+concept EvictingGraph = ModelGraph<G> && requires(G& g, LayerIndex layer, std::span<const TokenIndex> tokens) {
+  g.evict(layer, tokens);
+};
+
 }  // namespace lazyllm::inline v0

@@ -1,6 +1,6 @@
 // A session as bytes: a header with sizes, checksum and the graph's fingerprint, then per token its depth and marks,
-// the Aux Cache's rows, and K and V by layer and token. Everything is checked before anything is changed.
-// Source: this library's format, version 1, in the byte order of the machine that made it.
+// what was evicted, the Aux Cache's rows, and K and V by layer and token. Everything is checked before anything is
+// changed. Source: this library's format, version 1, in the byte order of the machine that made it.
 #pragma once
 
 #include <lazyllm/core/checksum.hpp>
@@ -24,7 +24,7 @@ template <class F>
 void for_each_key(const TokenStates& states, std::size_t layer_count, F f) {
   for (LayerIndex layer = 0; layer < layer_count; ++layer) {
     for (TokenIndex token = 0; token < states.size(); ++token) {
-      if (states.depth(token) > layer) f(layer, token);
+      if (states.has_key(layer, token)) f(layer, token);
     }
   }
 }
@@ -44,6 +44,11 @@ void copy_session(const Graph& graph, const TokenStates& states, Graph& to_graph
     const bool parked = states.is_parked(token);
     to_states.restore(states.depth(token), states.is_unfinished(token),
                       parked ? states.aux().stored(token) : std::span<const std::byte>());
+  }
+  for (LayerIndex layer = 0; layer < graph.layer_count(); ++layer) {
+    for (TokenIndex token = 0; token < states.size(); ++token) {
+      if (states.is_evicted(layer, token)) to_states.evict(layer, {&token, 1});
+    }
   }
   std::vector<std::byte> key(graph.token_bytes());
   for_each_key(states, graph.layer_count(), [&](LayerIndex layer, TokenIndex token) {
@@ -78,14 +83,19 @@ struct SavedToken {
   std::uint32_t unfinished;  // 0 or 1
 };
 
+/// Then a bit for each layer and token, layer by layer: evicted there.
+[[nodiscard]] inline std::size_t eviction_bytes(std::size_t layers, std::size_t tokens) {
+  return (layers * tokens + 7) / 8;
+}
+
 template <SessionGraph Graph>
 std::vector<std::byte> save_session(const Graph& graph, const TokenStates& states, const SessionHistory& history) {
   const std::size_t layers = graph.layer_count(), token_bytes = graph.token_bytes();
   std::vector<std::byte> bytes;
   std::size_t keys = 0;
-  for (TokenIndex token = 0; token < states.size(); ++token) keys += states.depth(token);
+  for_each_key(states, layers, [&keys](LayerIndex, TokenIndex) { ++keys; });
   bytes.reserve(sizeof(SavedHeader) + (4 * layers + 2) * sizeof(std::uint64_t) + states.size() * sizeof(SavedToken) +
-                states.aux_bytes() + keys * token_bytes);
+                eviction_bytes(layers, states.size()) + states.aux_bytes() + keys * token_bytes);
   bytes.resize(sizeof(SavedHeader));
   const auto append = [&bytes](const void* from, std::size_t size) {
     const std::size_t at = bytes.size();
@@ -103,6 +113,14 @@ std::vector<std::byte> save_session(const Graph& graph, const TokenStates& state
   for (TokenIndex token = 0; token < states.size(); ++token) {
     const SavedToken saved{static_cast<std::uint32_t>(states.depth(token)), states.is_unfinished(token) ? 1u : 0u};
     append(&saved, sizeof(saved));
+  }
+  const std::size_t first_bit = 8 * bytes.size();
+  bytes.resize(bytes.size() + eviction_bytes(layers, states.size()));
+  for (LayerIndex layer = 0; layer < layers; ++layer) {
+    for (TokenIndex token = 0; token < states.size(); ++token) {
+      const std::size_t bit = first_bit + layer * states.size() + token;
+      if (states.is_evicted(layer, token)) bytes[bit / 8] |= std::byte{1} << (bit % 8);
+    }
   }
   for (TokenIndex token = 0; token < states.size(); ++token) {
     if (states.is_parked(token)) append(states.aux().stored(token).data(), states.aux().row_size_bytes());
@@ -191,7 +209,7 @@ class SavedSession {
   template <SessionGraph Graph>
   void restore(Graph& graph, TokenStates& states) const {
     std::size_t at = rows_at();
-    for (std::size_t token = 0; token < header_.tokens; ++token) {
+    for (std::size_t token = 0; token < tokens(); ++token) {
       const SavedToken saved = token_at(token);
       std::span<const std::byte> parked;
       if (saved.depth < header_.layer_count) {
@@ -199,6 +217,11 @@ class SavedSession {
         at += row_bytes_;
       }
       states.restore(saved.depth, saved.unfinished != 0, parked);
+    }
+    for (LayerIndex layer = 0; layer < layers(); ++layer) {
+      for (TokenIndex token = 0; token < states.size(); ++token) {
+        if (is_evicted(layer, token)) states.evict(layer, {&token, 1});
+      }
     }
     for_each_key(states, layers(), [&](LayerIndex layer, TokenIndex token) {
       const auto token_bytes = static_cast<std::size_t>(header_.token_bytes);
@@ -218,8 +241,14 @@ class SavedSession {
   [[nodiscard]] std::size_t tokens_at() const {
     return sizeof(SavedHeader) + (4 * layers() + 2) * sizeof(std::uint64_t);
   }
-  [[nodiscard]] std::size_t rows_at() const {
-    return tokens_at() + static_cast<std::size_t>(header_.tokens) * sizeof(SavedToken);
+  [[nodiscard]] std::size_t tokens() const { return static_cast<std::size_t>(header_.tokens); }
+  [[nodiscard]] std::size_t evictions_at() const { return tokens_at() + tokens() * sizeof(SavedToken); }
+  [[nodiscard]] std::size_t rows_at() const { return evictions_at() + eviction_bytes(layers(), tokens()); }
+  [[nodiscard]] bool eviction_bit(std::size_t bit) const {
+    return (bytes_[evictions_at() + bit / 8] >> (bit % 8) & std::byte{1}) != std::byte{0};
+  }
+  [[nodiscard]] bool is_evicted(LayerIndex layer, std::size_t token) const {
+    return eviction_bit(layer * tokens() + token);
   }
   [[nodiscard]] SavedToken token_at(std::size_t token) const {
     return number<SavedToken>(tokens_at() + token * sizeof(SavedToken));
@@ -229,12 +258,21 @@ class SavedSession {
   void check_tokens() const {
     check(bytes_.size() >= rows_at(), "end within the tokens");
     std::uint64_t left = bytes_.size() - rows_at();
-    for (std::size_t token = 0; token < header_.tokens; ++token) {
+    for (std::size_t bit = layers() * tokens(); bit < 8 * eviction_bytes(layers(), tokens()); ++bit) {
+      check(!eviction_bit(bit), "hold an eviction that cannot be");
+    }
+    for (std::size_t token = 0; token < tokens(); ++token) {
       const auto [depth, unfinished] = token_at(token);
       const bool parked = depth < header_.layer_count;
       check(depth <= header_.layer_count && unfinished <= (depth != 0 && parked ? 1u : 0u),
             "hold a token that cannot be");
-      const std::uint64_t wanted = (parked ? row_bytes_ : 0) + depth * header_.token_bytes;
+      std::uint64_t keys = depth;
+      for (LayerIndex layer = 0; layer < layers(); ++layer) {
+        if (!is_evicted(layer, token)) continue;
+        check(layer + unfinished < depth, "hold an eviction that cannot be");
+        --keys;
+      }
+      const std::uint64_t wanted = (parked ? row_bytes_ : 0) + keys * header_.token_bytes;
       check(left >= wanted, "end within the rows");
       left -= wanted;
     }

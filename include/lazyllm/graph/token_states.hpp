@@ -1,7 +1,8 @@
 // What a session knows of each token: how deep it is, and where its hidden state lies: in flight, among the rows
 // [rows, hidden_dim] that the step computes now, or parked in the Aux Cache. Depth d: K and V exist at layers < d; the
-// parked row is the input of layer d or, of an unfinished token, of layer d - 1, whose second half it lacks.
-// Source: LazyLLM, arXiv 2407.14057, section 3.3; the halves: docs/design.md.
+// parked row is the input of layer d or, of an unfinished token, of layer d - 1, whose second half it lacks. K and V of
+// a token may have been evicted from some of the layers < d. Source: LazyLLM, arXiv 2407.14057, section 3.3; the
+// halves: docs/design.md.
 #pragma once
 
 #include <lazyllm/cache/aux_cache.hpp>
@@ -27,7 +28,10 @@ class TokenStates {
       : hidden_dim_(hidden_dim),
         aux_(capacity, hidden_dim, aux_rows),
         unfinished_at_(layer_count),
+        evicted_(layer_count),
+        evicted_at_(layer_count),
         hidden_(capacity * hidden_dim) {
+    for (std::vector<bool>& tokens : evicted_) tokens.reserve(capacity);
     depth_.reserve(capacity);
     unfinished_.reserve(capacity);
     rows_.reserve(capacity);
@@ -38,6 +42,13 @@ class TokenStates {
   [[nodiscard]] bool is_parked(TokenIndex token) const { return aux_.contains(token); }
   /// Whether the token lacks the second half of layer depth - 1. Such a token is parked.
   [[nodiscard]] bool is_unfinished(TokenIndex token) const { return unfinished_[token]; }
+  /// Whether K and V of the token are in the layer's cache: it ran there and was not evicted.
+  [[nodiscard]] bool has_key(LayerIndex layer, TokenIndex token) const {
+    return depth_[token] > layer && !evicted_[layer][token];
+  }
+  [[nodiscard]] bool is_evicted(LayerIndex layer, TokenIndex token) const { return evicted_[layer][token]; }
+  /// How many tokens were evicted from the layer.
+  [[nodiscard]] std::size_t evicted_count(LayerIndex layer) const { return evicted_at_[layer]; }
   [[nodiscard]] std::size_t aux_bytes() const { return aux_.size_bytes(); }
 
   /// Where the inputs of the next `count` tokens are put before add(count).
@@ -67,6 +78,15 @@ class TokenStates {
   /// output. The others close ranks at the front of hidden(); rows() stays until the next gathering.
   void park_dropped(std::span<const TokenIndex> entering, LayerIndex layer, bool unfinished);
 
+  /// The tokens' K and V left the layer. Precondition: they were there.
+  void evict(LayerIndex layer, std::span<const TokenIndex> tokens) {
+    for (const TokenIndex token : tokens) {
+      LAZYLLM_EXPECTS(has_key(layer, token));
+      evicted_[layer][token] = true;
+    }
+    evicted_at_[layer] += tokens.size();
+  }
+
   /// Forgets the tokens from index `tokens` on, between two steps.
   void truncate(std::size_t tokens);
   [[nodiscard]] const AuxCache& aux() const { return aux_; }
@@ -83,6 +103,8 @@ class TokenStates {
   std::vector<std::uint32_t> depth_;        // by token
   std::vector<bool> unfinished_;            // by token: lacks the second half of layer depth - 1
   std::vector<std::size_t> unfinished_at_;  // by layer: how many tokens lack its second half
+  std::vector<std::vector<bool>> evicted_;  // by layer and token: K and V left the layer
+  std::vector<std::size_t> evicted_at_;     // by layer: how many
   std::vector<TokenIndex> rows_;
   AlignedBuffer<float> hidden_;
 };
@@ -94,6 +116,7 @@ inline void TokenStates::add(std::size_t count) {
     depth_.push_back(0);
     unfinished_.push_back(false);
   }
+  for (std::vector<bool>& evicted : evicted_) evicted.resize(depth_.size(), false);
 }
 
 inline std::size_t TokenStates::consecutive_tail(std::size_t at_most) const {
@@ -171,6 +194,10 @@ inline void TokenStates::truncate(std::size_t tokens) {
     depth_.pop_back();
     unfinished_.pop_back();
   }
+  for (LayerIndex layer = 0; layer < evicted_.size(); ++layer) {
+    std::vector<bool>& evicted = evicted_[layer];
+    for (; evicted.size() > tokens; evicted.pop_back()) evicted_at_[layer] -= evicted.back() ? 1 : 0;
+  }
   rows_.clear();
 }
 
@@ -178,6 +205,7 @@ inline void TokenStates::restore(std::size_t depth, bool unfinished, std::span<c
   const auto token = static_cast<TokenIndex>(depth_.size());
   depth_.push_back(static_cast<std::uint32_t>(depth));
   unfinished_.push_back(false);
+  for (std::vector<bool>& evicted : evicted_) evicted.push_back(false);
   if (unfinished) set_unfinished(token, depth - 1, true);
   if (!parked.empty()) aux_.store_bits(token, parked);
 }

@@ -103,6 +103,9 @@ class Llama {
   void finish(const LayerStep& step);
   void project(ConstRows hidden, Rows logits);
 
+  void evict(LayerIndex layer, std::span<const TokenIndex> tokens) {
+    for (const TokenIndex token : tokens) cache_.layer(layer).remove(token);
+  }
   void truncate(std::size_t tokens) { cache_.truncate(tokens); }
   [[nodiscard]] std::size_t token_bytes() const { return cache_.layer(0).token_bytes(); }
   void export_token(LayerIndex layer, TokenIndex token, std::span<std::byte> out) const {
