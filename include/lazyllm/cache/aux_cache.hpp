@@ -93,7 +93,7 @@ class AuxCache {
     return rows_.data() + slot * row_bytes_;
   }
 
-  std::size_t hidden_dim_;
+  [[maybe_unused]] std::size_t hidden_dim_;  // of rows, for the contracts
   RowFormat format_;
   std::size_t row_bytes_;
   AlignedBuffer<std::byte> rows_;
