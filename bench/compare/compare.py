@@ -4,9 +4,9 @@
     pip install openvino-genai openvino-tokenizers llama-cpp-python     # what is missing is left out, and said
     python3 bench/compare/compare.py MODEL.gguf --lazyllm build/release/bin/lazyllm -o RESULTS.json
 
-A round starts each engine once, in a process of its own: it loads the model, runs 512 tokens to warm up, then each
-prompt once and each depth once, with random token ids that no round repeats. The table has the medians over the rounds.
-Prefill is the time to the first token; decode is 64 tokens after a context of `depth`, the prompt's time subtracted.
+A round runs each peer once, in a process of its own: it loads the model, runs 512 tokens to warm up, then each prompt
+once and each depth once, with random token ids that no round repeats; and `lazyllm bench`, dense and pruned. The table
+has the medians over the rounds. Prefill is the time to the first token; decode is 64 tokens after a context of `depth`.
 Memory is the process's highest. RESULTS.json keeps every number.
 """
 import argparse

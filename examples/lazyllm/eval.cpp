@@ -176,9 +176,7 @@ EvalReport run_eval(const EvalCommand& command, const Progress& progress,
   const std::vector<PolicySpec> specs = policy_specs(command, model);
   const Tokenizer tokenizer = Tokenizer::from_gguf(model.gguf);
   const std::string text = all_text(command.texts);
-  if (const std::size_t missing = tokenizer.missing_bytes(text); missing != 0) {
-    on_note(std::to_string(missing) + " bytes of the text have no token in this model and are left out");
-  }
+  note_missing_bytes(tokenizer, text, "text", on_note);
   const SourceText source(text, tokenizer);
   const std::optional<ChatTemplate> chat = chat_template(model.gguf);
   const ItemMaker maker(source, tokenizer, chat ? &*chat : nullptr,

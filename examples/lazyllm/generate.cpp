@@ -48,9 +48,7 @@ std::vector<TokenId> encode_prompt(const GenerateCommand& options, const GgufFil
   if (const auto* ids = std::get_if<PromptIds>(&options.prompt)) return read_ids(ids->path);
   const auto* given = std::get_if<PromptText>(&options.prompt);
   const std::string text = given != nullptr ? given->text : read_text(std::get<PromptFile>(options.prompt).path);
-  if (const std::size_t missing = tokenizer.missing_bytes(text); missing != 0) {
-    output.on_note(std::to_string(missing) + " bytes of the prompt have no token in this model and are left out");
-  }
+  note_missing_bytes(tokenizer, text, "prompt", output.on_note);
   if (options.raw) return tokenizer.encode(text);
   const ChatMessage message{.role = "user", .content = text};
   return tokenizer.encode(ChatTemplate::from_gguf(gguf).apply({&message, 1}), {.add_special = false});

@@ -17,6 +17,7 @@ namespace program {
 using lazyllm::Error;
 using lazyllm::ErrorCode;
 using lazyllm::TokenId;
+using lazyllm::Tokenizer;
 
 std::string read_text(const std::filesystem::path& path) {
   const bool standard_input = path == "-";
@@ -50,6 +51,14 @@ std::vector<TokenId> read_ids(const std::filesystem::path& path) {
     ids.push_back(static_cast<TokenId>(value.get<std::int64_t>()));
   }
   return ids;
+}
+
+void note_missing_bytes(const Tokenizer& tokenizer, std::string_view text, std::string_view what,
+                        const std::function<void(std::string_view)>& on_note) {
+  const std::size_t missing = tokenizer.missing_bytes(text);
+  if (missing == 0) return;
+  on_note(std::to_string(missing) + " bytes of the " + std::string(what) +
+          " have no token in this model and are left out");
 }
 
 void check_prompt(std::span<const TokenId> prompt, std::size_t vocab_size) {

@@ -2,13 +2,16 @@
 #pragma once
 
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/text/tokenizer.hpp>
 
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace program {
@@ -20,6 +23,10 @@ std::string read_text(const std::filesystem::path& path);
 
 /// A file that holds a JSON array of token ids.
 std::vector<lazyllm::TokenId> read_ids(const std::filesystem::path& path);
+
+/// Says how many bytes of `what`, whose text this is, the model has no tokens for; nothing where it has all.
+void note_missing_bytes(const lazyllm::Tokenizer& tokenizer, std::string_view text, std::string_view what,
+                        const std::function<void(std::string_view)>& on_note);
 
 /// There is a prompt, and its ids are in the vocabulary.
 void check_prompt(std::span<const lazyllm::TokenId> prompt, std::size_t vocab_size);

@@ -121,9 +121,7 @@ PerplexityReport run_perplexity(const PerplexityCommand& command, const Progress
   const ModelFile model(command.model);
   const Tokenizer tokenizer = Tokenizer::from_gguf(model.gguf);
   const std::string text = read_text(command.text);
-  if (const std::size_t missing = tokenizer.missing_bytes(text); missing != 0) {
-    on_note(std::to_string(missing) + " bytes of the text have no token in this model and are left out");
-  }
+  note_missing_bytes(tokenizer, text, "text", on_note);
   if (command.chunk_tokens > model.config.context_length) {
     throw Error(ErrorCode::limit, "chunks of " + std::to_string(command.chunk_tokens) +
                                       " tokens exceed the model's context of " +
