@@ -103,10 +103,10 @@ Measured measure(const BenchRow& row, const StepSchedule& schedule, const PruneL
 
 }  // namespace
 
-BenchReport run_bench(const BenchCommand& command, const Progress& progress) {
+BenchReport run_bench(const BenchCommand& command, const Progress& progress, const Note& on_note) {
   const ModelFile model(command.model);
   std::vector<Variant> variants = {{"none", StepSchedule()}};
-  if (command.prune_name != "none") variants.push_back({command.prune_name, model.schedule(command.prune)});
+  if (command.prune_name != "none") variants.push_back({command.prune_name, model.schedule(command.prune, on_note)});
   std::vector<BenchRow> rows = planned_rows(command, variants);
   for (const BenchRow& row : rows) {
     check_fits_context(prompt_size(row), generated_size(row), model.config.context_length);

@@ -35,6 +35,6 @@ struct BenchReport {
 
 /// Loads the model once and measures every row: random token ids, one warm-up, then the repeats, each on a fresh graph
 /// and session. Dense and pruned take turns. Throws lazyllm::Error, before any work where a row exceeds the context.
-BenchReport run_bench(const BenchCommand& command, const Progress& progress);
+BenchReport run_bench(const BenchCommand& command, const Progress& progress, const Note& on_note);
 
 }  // namespace program

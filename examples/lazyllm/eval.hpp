@@ -8,9 +8,7 @@
 #include <lazyllm/simd/isa.hpp>
 
 #include <cstddef>
-#include <functional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace program {
@@ -26,7 +24,6 @@ struct EvalReport {
 /// Runs every item under the dense model, then under each policy, and appends a line of JSON for each to
 /// DIRECTORY/records.jsonl; what stands there already is not run again. Throws lazyllm::Error, before any work where
 /// the request is wrong.
-EvalReport run_eval(const EvalCommand& command, const Progress& progress,
-                    const std::function<void(std::string_view)>& on_note);
+EvalReport run_eval(const EvalCommand& command, const Progress& progress, const Note& on_note);
 
 }  // namespace program

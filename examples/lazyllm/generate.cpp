@@ -5,7 +5,6 @@
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/llama/model.hpp>
-#include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/prune/eviction.hpp>
@@ -37,10 +36,10 @@ struct Loaded {
 };
 
 /// Without a schedule the policy keeps everything and asks for no scores: bit for bit the dense model.
-TopKPolicy<> policy_of(const GenerateCommand& options, const ModelFile& model) {
-  const StepSchedule prefill = model.schedule(options.prune);
+TopKPolicy<> policy_of(const GenerateCommand& options, const ModelFile& model, const Note& on_note) {
+  const StepSchedule prefill = model.schedule(options.prune, on_note);
   const auto* own = std::get_if<PruneSpec>(&options.decode_prune);
-  return TopKPolicy<>(MeanOverHeads{}, prefill, own != nullptr ? model.schedule(*own) : prefill);
+  return TopKPolicy<>(MeanOverHeads{}, prefill, own != nullptr ? model.schedule(*own, on_note) : prefill);
 }
 
 std::vector<TokenId> encode_prompt(const GenerateCommand& options, const GgufFile& gguf, const Tokenizer& tokenizer,
@@ -58,12 +57,7 @@ std::vector<TokenId> encode_prompt(const GenerateCommand& options, const GgufFil
 Loaded load(const GenerateCommand& options, ThreadPool& pool, const Output& output) {
   const ModelFile model(options.model);
   const LlamaConfig& config = model.config;
-  TopKPolicy<> policy = policy_of(options, model);
-  if (std::holds_alternative<Preset>(options.prune)) {
-    output.on_note("pruning by " + schedule_text(model.schedule(options.prune)) +
-                   (has_measured_presets(config) ? ", measured on this model"
-                                                 : ", the safe rule: nothing was measured on this model"));
-  }
+  TopKPolicy<> policy = policy_of(options, model, output.on_note);
   Tokenizer tokenizer = Tokenizer::from_gguf(model.gguf);
   std::vector<TokenId> prompt = encode_prompt(options, model.gguf, tokenizer, output);
   const std::size_t context_size =

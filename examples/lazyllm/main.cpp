@@ -2,6 +2,7 @@
 // commands.
 #include "bench.hpp"
 #include "bench_report.hpp"
+#include "calibrate.hpp"
 #include "eval.hpp"
 #include "eval_report.hpp"
 #include "generate.hpp"
@@ -13,9 +14,11 @@
 
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
+#include <type_traits>
 #include <variant>
 
 namespace {
@@ -61,7 +64,8 @@ void run(const program::GenerateCommand& command) {
 }
 
 void run(const program::BenchCommand& command) {
-  check_written(write_out(program::bench_report(program::run_bench(command, show_progress), command.format)));
+  check_written(
+      write_out(program::bench_report(program::run_bench(command, show_progress, show_note), command.format)));
 }
 
 void run(const program::EvalCommand& command) {
@@ -73,16 +77,29 @@ void run(const program::PerplexityCommand& command) {
   check_written(write_out(program::perplexity_report(report, command.json)));
 }
 
+volatile std::sig_atomic_t was_interrupted = 0;
+
+void run(const program::CalibrateCommand& command) {
+  std::signal(SIGINT, [](int) {
+    was_interrupted = 1;
+    std::signal(SIGINT, SIG_DFL);  // the second one ends the program at once
+  });
+  const program::CalibrationReport report =
+      program::run_calibrate(command, show_progress, show_note, [] { return was_interrupted != 0; });
+  check_written(write_out(program::calibration_markdown(report)));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
     const auto command = program::parse_options(argc, argv);
     if (const int* status = std::get_if<int>(&command)) return *status;
-    if (const auto* generate = std::get_if<program::GenerateCommand>(&command)) run(*generate);
-    if (const auto* bench = std::get_if<program::BenchCommand>(&command)) run(*bench);
-    if (const auto* eval = std::get_if<program::EvalCommand>(&command)) run(*eval);
-    if (const auto* perplexity = std::get_if<program::PerplexityCommand>(&command)) run(*perplexity);
+    std::visit(
+        [](const auto& parsed) {
+          if constexpr (!std::is_same_v<decltype(parsed), const int&>) run(parsed);
+        },
+        command);
     return 0;
   } catch (const std::exception& error) {
     std::fprintf(stderr, "lazyllm: %s\n", error.what());

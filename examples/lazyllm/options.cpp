@@ -181,11 +181,14 @@ void check_rows(const BenchCommand& options) {
   }
 }
 
-void add_eval_options(CLI::App& command, EvalCommand& options, std::vector<std::string>& tasks) {
+/// What commands on generated tasks take; `tasks` are the names.
+template <class Options>
+void add_task_options(CLI::App& command, Options& options, std::vector<std::string>& tasks) {
   add_model_options(command, options);
   command.add_option("-f,--file", options.texts, "natural text that the tasks are made of; several are joined")
       ->required()
       ->type_name("TEXT ...");
+  for (const lazyllm::Task task : options.tasks) tasks.emplace_back(lazyllm::name(task));
   command
       .add_option("--tasks", tasks, "needle, keys, values, paraphrase, documents, facts, pairs, second, continuation")
       ->delimiter(',')
@@ -196,6 +199,21 @@ void add_eval_options(CLI::App& command, EvalCommand& options, std::vector<std::
       ->capture_default_str()
       ->type_name("LIST")
       ->check(whole_number(1, most_tokens));
+  command.add_option("-s,--seed", options.seed, "the same seed gives the same items")
+      ->capture_default_str()
+      ->check(whole_number(0, std::numeric_limits<std::uint64_t>::max()));
+}
+
+std::vector<lazyllm::Task> parse_tasks(const std::vector<std::string>& names) {
+  std::vector<lazyllm::Task> tasks;
+  for (const std::string& name : names) {
+    tasks.push_back(as_usage("--tasks", [&] { return lazyllm::task_named(name); }));
+  }
+  return tasks;
+}
+
+void add_eval_options(CLI::App& command, EvalCommand& options, std::vector<std::string>& tasks) {
+  add_task_options(command, options, tasks);
   command.add_option("--depths", options.depths, "where in the document the answer stands; items take turns")
       ->delimiter(',')
       ->capture_default_str()
@@ -211,9 +229,6 @@ void add_eval_options(CLI::App& command, EvalCommand& options, std::vector<std::
   command.add_option("--items", options.items, "of each task and length")
       ->capture_default_str()
       ->check(whole_number(1, 1'000'000));
-  command.add_option("-s,--seed", options.seed, "the same seed gives the same items")
-      ->capture_default_str()
-      ->check(whole_number(0, std::numeric_limits<std::uint64_t>::max()));
   command.add_flag("--own-words", options.own_words,
                    "the answer's first words are generated, as in a chat, not part of the prompt");
   command
@@ -224,13 +239,9 @@ void add_eval_options(CLI::App& command, EvalCommand& options, std::vector<std::
 }
 
 /// What can be checked without the model.
-void check_eval(EvalCommand& options, const std::vector<std::string>& tasks) {
-  options.tasks.clear();
-  for (const std::string& task : tasks) {
-    options.tasks.push_back(as_usage("--tasks", [&] { return lazyllm::task_named(task); }));
-  }
+void check_eval(const EvalCommand& options) {
   for (const std::string& policy : options.policies) {
-    as_usage("--policies", [&] { return lazyllm::parse_policy(policy, lazyllm::LlamaConfig{}); });
+    as_usage("--policies", [&] { return lazyllm::parse_policy(policy, lazyllm::PresetSchedules{}); });
   }
 }
 
@@ -246,6 +257,42 @@ void add_perplexity_options(CLI::App& command, PerplexityCommand& options) {
   command.add_flag("--json", options.json, "one JSON object instead of the text");
 }
 
+void add_calibrate_options(CLI::App& command, CalibrateCommand& options, std::vector<std::string>& tasks) {
+  add_task_options(command, options, tasks);
+  CLI::Option_group* const loss =
+      command.add_option_group("Loss", "of auto; half of it is that of safe, twice of fast");
+  const auto add_limit = [&](const char* name, lazyllm::CalibrationLoss kind, const char* what) {
+    loss->add_option_function<double>(
+            name,
+            [&options, kind](double limit) {
+              options.options.loss = kind;
+              options.options.limit = limit;
+            },
+            what)
+        ->check(CLI::Range(0.0, 100.0));
+  };
+  add_limit("--kl", lazyllm::CalibrationLoss::divergence, "mean KL of the scored tokens; default: 0.1");
+  add_limit("--accuracy-loss", lazyllm::CalibrationLoss::lost_answers, "share of the items whose right answer is lost");
+  loss->require_option(0, 1);
+  command.add_option("--items", options.items, "of each task and length, for the search")
+      ->capture_default_str()
+      ->check(whole_number(1, 1'000'000));
+  command
+      .add_option("--held-out", options.held_out,
+                  "the same, that the search does not see: the result is measured there")
+      ->capture_default_str()
+      ->check(whole_number(0, 1'000'000));
+  command.add_option("--trials", options.options.most_trials, "most schedules that are tried")
+      ->capture_default_str()
+      ->check(whole_number(1, 1'000'000));
+  command
+      .add_option("-o,--output", options.output,
+                  "default: MODEL.lazyllm.json, where safe, auto and fast are looked for")
+      ->type_name("FILE");
+  command.footer(
+      "Interrupted once (Ctrl-C), it stores the best so far and ends. docs/policies.md tells how it searches.");
+}
+
 }  // namespace
 
 Command parse_options(int argc, const char* const* argv) {
@@ -255,17 +302,22 @@ Command parse_options(int argc, const char* const* argv) {
   GenerateCommand generate;
   std::string prune = "none";
   std::string decode_prune = "same";
-  CLI::App* const generate_app = app.add_subcommand("generate", "continue a prompt or answer a message");
-  add_generate_options(*generate_app, generate, prune, decode_prune);
+  add_generate_options(*app.add_subcommand("generate", "continue a prompt or answer a message"), generate, prune,
+                       decode_prune);
   BenchCommand bench;
   CLI::App* const bench_app = app.add_subcommand("bench", "tokens per second on random token ids");
   add_bench_options(*bench_app, bench);
   EvalCommand eval;
-  std::vector<std::string> tasks = {"needle", "facts"};
-  add_eval_options(*app.add_subcommand("eval", "accuracy and time of policies on generated tasks"), eval, tasks);
+  std::vector<std::string> eval_tasks;
+  CLI::App* const eval_app = app.add_subcommand("eval", "accuracy and time of policies on generated tasks");
+  add_eval_options(*eval_app, eval, eval_tasks);
   PerplexityCommand perplexity;
   CLI::App* const perplexity_app = app.add_subcommand("perplexity", "how well a text is predicted");
   add_perplexity_options(*perplexity_app, perplexity);
+  CalibrateCommand calibrate;
+  std::vector<std::string> calibrate_tasks;
+  CLI::App* const calibrate_app = app.add_subcommand("calibrate", "find this model's safe, auto and fast schedules");
+  add_calibrate_options(*calibrate_app, calibrate, calibrate_tasks);
   try {
     app.parse(argc, argv);
     if (bench_app->parsed()) {
@@ -278,9 +330,14 @@ Command parse_options(int argc, const char* const* argv) {
       perplexity.prune = as_usage("--prune", [&] { return parse_prune(perplexity.prune_name); });
       return perplexity;
     }
-    if (!generate_app->parsed()) {
-      check_eval(eval, tasks);
+    if (eval_app->parsed()) {
+      eval.tasks = parse_tasks(eval_tasks);
+      check_eval(eval);
       return eval;
+    }
+    if (calibrate_app->parsed()) {
+      calibrate.tasks = parse_tasks(calibrate_tasks);
+      return calibrate;
     }
     generate.prune = as_usage("--prune", [&] { return parse_prune(prune); });
     generate.decode_prune = as_usage("--decode-prune", [&] { return parse_decode_prune(decode_prune); });

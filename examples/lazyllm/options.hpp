@@ -1,6 +1,7 @@
 // The command line of the program lazyllm as a struct for each command.
 #pragma once
 
+#include <lazyllm/eval/calibration.hpp>
 #include <lazyllm/eval/task.hpp>
 #include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/llama/recommended.hpp>
@@ -108,7 +109,20 @@ struct PerplexityCommand {
   std::optional<std::size_t> threads;
 };
 
-using Command = std::variant<int, GenerateCommand, BenchCommand, EvalCommand, PerplexityCommand>;
+struct CalibrateCommand {
+  std::filesystem::path model;
+  std::vector<std::filesystem::path> texts;
+  lazyllm::CalibrationOptions options;
+  std::vector<lazyllm::Task> tasks = {lazyllm::Task::needle, lazyllm::Task::facts, lazyllm::Task::continuation};
+  std::vector<std::size_t> lengths = {1000, 2000};
+  std::size_t items = 5;     // of each task and length, that the search sees
+  std::size_t held_out = 5;  // that it does not
+  std::uint64_t seed = 1;
+  std::optional<std::size_t> threads;
+  std::filesystem::path output;  // empty: beside the model
+};
+
+using Command = std::variant<int, GenerateCommand, BenchCommand, EvalCommand, PerplexityCommand, CalibrateCommand>;
 
 /// The command, or the exit status when the command line is already the end of it (help, version, wrong usage).
 Command parse_options(int argc, const char* const* argv);

@@ -15,6 +15,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <span>
+#include <utility>
 #include <vector>
 
 namespace program {
@@ -25,8 +26,8 @@ using namespace lazyllm;
 /// One chunk after the other, each on a fresh graph.
 class ChunkRunner {
  public:
-  ChunkRunner(const PerplexityCommand& command, const ModelFile& model, ThreadPool& pool)
-      : command_(command), schedule_(model.schedule(command.prune)), pool_(pool) {}
+  ChunkRunner(const PerplexityCommand& command, StepSchedule schedule, ThreadPool& pool)
+      : command_(command), schedule_(std::move(schedule)), pool_(pool) {}
 
   void load(const ModelFile& model, const Progress& progress) { weights_ = model.load_weights(pool_, progress); }
 
@@ -116,8 +117,7 @@ std::string json_report(const PerplexityReport& report) {
 
 }  // namespace
 
-PerplexityReport run_perplexity(const PerplexityCommand& command, const Progress& progress,
-                                const std::function<void(std::string_view)>& on_note) {
+PerplexityReport run_perplexity(const PerplexityCommand& command, const Progress& progress, const Note& on_note) {
   const ModelFile model(command.model);
   const Tokenizer tokenizer = Tokenizer::from_gguf(model.gguf);
   const std::string text = read_text(command.text);
@@ -130,7 +130,7 @@ PerplexityReport run_perplexity(const PerplexityCommand& command, const Progress
   std::vector<std::vector<TokenId>> chunks = text_chunks(text, tokenizer, command.chunk_tokens);
   if (command.chunks) chunks.resize(std::min(*command.chunks, chunks.size()));
   ThreadPool pool(command.threads.value_or(cpu_count()));
-  ChunkRunner runner(command, model, pool);
+  ChunkRunner runner(command, model.schedule(command.prune, on_note), pool);
   runner.load(model, progress);
 
   PerplexityReport report{.model = command.model.filename().string(),

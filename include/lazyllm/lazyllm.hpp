@@ -18,6 +18,8 @@
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/eval/answer_score.hpp>
 #include <lazyllm/eval/any_policy.hpp>
+#include <lazyllm/eval/calibration.hpp>
+#include <lazyllm/eval/comparison.hpp>
 #include <lazyllm/eval/continuation.hpp>
 #include <lazyllm/eval/document.hpp>
 #include <lazyllm/eval/draw.hpp>
@@ -28,8 +30,10 @@
 #include <lazyllm/eval/logits.hpp>
 #include <lazyllm/eval/number_tasks.hpp>
 #include <lazyllm/eval/perplexity.hpp>
+#include <lazyllm/eval/prefill_work.hpp>
 #include <lazyllm/eval/puzzle.hpp>
 #include <lazyllm/eval/record.hpp>
+#include <lazyllm/eval/schedule_search.hpp>
 #include <lazyllm/eval/source_text.hpp>
 #include <lazyllm/eval/summary.hpp>
 #include <lazyllm/eval/task.hpp>

@@ -19,7 +19,7 @@ using namespace lazyllm;
 
 namespace {
 
-const LlamaConfig model{.layers = 30};  // no measured one: its presets are the safe rule
+const PresetSchedules presets = recommended_schedules({.layers = 30});
 
 /// Who goes on after `layer` among `count` tokens whose only query row attends more to later ones.
 std::vector<bool> selected(AnyPolicy policy, LayerIndex layer, std::size_t count) {
@@ -42,37 +42,37 @@ std::vector<bool> selected(AnyPolicy policy, LayerIndex layer, std::size_t count
 }
 
 std::size_t kept(const std::string& text, LayerIndex layer, std::size_t count) {
-  const std::vector<bool> keep = selected(AnyPolicy(parse_policy(text, model).policy), layer, count);
+  const std::vector<bool> keep = selected(AnyPolicy(parse_policy(text, presets).policy), layer, count);
   return static_cast<std::size_t>(std::count(keep.begin(), keep.end(), true));
 }
 
 }  // namespace
 
 TEST_CASE("a policy's text names the policy and how its decode steps prune") {
-  const auto none = parse_policy("none", model);
+  const auto none = parse_policy("none", presets);
   CHECK(std::holds_alternative<KeepAll>(none.policy));
   CHECK(none.revive_in_decode);
   CHECK(none.decode_revivals == std::numeric_limits<std::size_t>::max());
   CHECK_FALSE(none.filter);
-  CHECK(std::holds_alternative<TopKPolicy<>>(parse_policy("auto", model).policy));
-  CHECK(parse_policy("safe", model).decode_revivals == recommended_decode_revivals);
-  CHECK(parse_policy("fast+revive16", model).decode_revivals == 16);
-  CHECK(std::holds_alternative<TopKPolicy<>>(parse_policy("7:512/max~15,first4", model).policy));
-  CHECK(std::holds_alternative<RandomDrop>(parse_policy("random=0.5", model).policy));
-  CHECK(std::holds_alternative<FirstAndRecent>(parse_policy("first_and_recent=4,60", model).policy));
+  CHECK(std::holds_alternative<TopKPolicy<>>(parse_policy("auto", presets).policy));
+  CHECK(parse_policy("safe", presets).decode_revivals == recommended_decode_revivals);
+  CHECK(parse_policy("fast+revive16", presets).decode_revivals == 16);
+  CHECK(std::holds_alternative<TopKPolicy<>>(parse_policy("7:512/max~15,first4", presets).policy));
+  CHECK(std::holds_alternative<RandomDrop>(parse_policy("random=0.5", presets).policy));
+  CHECK(std::holds_alternative<FirstAndRecent>(parse_policy("first_and_recent=4,60", presets).policy));
 
-  CHECK_FALSE(parse_policy("auto+cached", model).revive_in_decode);
-  CHECK(parse_policy("18:0.5+revive16", model).decode_revivals == 16);
-  CHECK(parse_policy("none+tova:9", model).eviction.eviction_rows(0, Phase::decode) == 1);
-  CHECK(parse_policy("none", model).eviction.eviction_rows(0, Phase::decode) == std::nullopt);
-  const PolicySpec all = parse_policy("18:0.5+cached+revive3+window:2,9", model);
+  CHECK_FALSE(parse_policy("auto+cached", presets).revive_in_decode);
+  CHECK(parse_policy("18:0.5+revive16", presets).decode_revivals == 16);
+  CHECK(parse_policy("none+tova:9", presets).eviction.eviction_rows(0, Phase::decode) == 1);
+  CHECK(parse_policy("none", presets).eviction.eviction_rows(0, Phase::decode) == std::nullopt);
+  const PolicySpec all = parse_policy("18:0.5+cached+revive3+window:2,9", presets);
   CHECK_FALSE(all.revive_in_decode);
   CHECK(all.decode_revivals == 3);
   CHECK(all.eviction.eviction_rows(0, Phase::decode) == 0);
-  CHECK(parse_policy("18:0.5+revive16", model).text == "18:0.5+revive16");
-  CHECK_FALSE(parse_policy("static_pruning=4:0.3", model).revive_in_decode);
-  CHECK_FALSE(parse_policy("fast_kv=15:0.2", model).revive_in_decode);
-  const auto gem = parse_policy("gem_filter=7:0.25/max~15,first4", model);
+  CHECK(parse_policy("18:0.5+revive16", presets).text == "18:0.5+revive16");
+  CHECK_FALSE(parse_policy("static_pruning=4:0.3", presets).revive_in_decode);
+  CHECK_FALSE(parse_policy("fast_kv=15:0.2", presets).revive_in_decode);
+  const auto gem = parse_policy("gem_filter=7:0.25/max~15,first4", presets);
   REQUIRE(gem.filter);
   CHECK(std::holds_alternative<KeepAll>(gem.policy));
   CHECK(*gem.filter == parse_schedule("7:0.25/max~15,first4").entries()[0]);
@@ -90,13 +90,13 @@ TEST_CASE("each named policy keeps what it promises, where it promises") {
   CHECK(kept("fast_kv=15:100", 15, 1000) == 100);
   CHECK(kept("first_and_recent=4,60", before_first_layer, 1000) == 64);
 
-  const std::vector<bool> keep = selected(AnyPolicy(parse_policy("static_pruning=4:2", model).policy), 4, 5);
+  const std::vector<bool> keep = selected(AnyPolicy(parse_policy("static_pruning=4:2", presets).policy), 4, 5);
   CHECK(keep == std::vector<bool>{false, false, false, true, true});
 }
 
 TEST_CASE("random draws are those of the seed") {
   const auto draw = [](std::uint64_t seed) {
-    return selected(AnyPolicy(parse_policy("random=0.5", model, seed).policy), before_first_layer, 200);
+    return selected(AnyPolicy(parse_policy("random=0.5", presets, seed).policy), before_first_layer, 200);
   };
   CHECK(draw(1) == draw(1));
   CHECK(draw(1) != draw(2));
@@ -125,6 +125,6 @@ TEST_CASE("a text that names no policy is refused, and says what is wrong") {
                            "first_and_recent=4,x",
                            "snap_kv=4:0.3"}) {
     CAPTURE(text);
-    CHECK_THROWS_AS(parse_policy(text, model), Error);
+    CHECK_THROWS_AS(parse_policy(text, presets), Error);
   }
 }

@@ -18,7 +18,7 @@ using namespace lazyllm::test;
 
 namespace {
 
-const LlamaConfig nothing;
+const PresetSchedules nothing;
 
 LookupGraph make_lookup(std::size_t) { return LookupGraph(byte_tokenizer().vocab_size()); }
 

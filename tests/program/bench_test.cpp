@@ -35,7 +35,8 @@ struct Fixture {
     const ProgramResult result = bench(more);
     CAPTURE(result.err);
     REQUIRE(result.status == 0);
-    CHECK(result.err.empty());
+    // Nothing, or which schedule a preset is.
+    CHECK((result.err.empty() || result.err.starts_with("lazyllm: pruning by ")));
     return result.out;
   }
   [[nodiscard]] Json json(const Arguments& more) const { return Json::parse(output(more, "json")); }

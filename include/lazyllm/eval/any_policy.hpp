@@ -5,7 +5,6 @@
 
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/types.hpp>
-#include <lazyllm/llama/config.hpp>
 #include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/prune/baselines.hpp>
 #include <lazyllm/prune/eviction.hpp>
@@ -74,14 +73,14 @@ struct PolicySpec {
 /// A policy's text:
 ///   POLICY  BODY, then any of +cached (decode steps revive nothing), +reviveN (at most N tokens a layer and step) and
 ///           an eviction as +tova:512 (parse_eviction)
-///   BODY    none, a SCHEDULE (parse_schedule), safe, auto or fast (the model's presets; +revive8 unless told), or
+///   BODY    none, a SCHEDULE (parse_schedule), safe, auto or fast (the presets; +revive8 unless told), or
 ///           random=SCHEDULE       as many random tokens as the schedule keeps
 ///           random=KEEP           before the model
 ///           static_pruning=LAYER:KEEP, fast_kv=LAYER:KEEP    implies +cached
 ///           gem_filter=LAYER:KEEP[/SCORE][,PROTECT]
 ///           first_and_recent=FIRST,RECENT                    before the model
-/// `model` has the presets; `seed` is of the random draws. Throws Error (invalid_argument) for others.
-[[nodiscard]] PolicySpec parse_policy(std::string_view text, const LlamaConfig& model, std::uint64_t seed = 1);
+/// `seed` is of the random draws. Throws Error (invalid_argument) for others.
+[[nodiscard]] PolicySpec parse_policy(std::string_view text, const PresetSchedules& presets, std::uint64_t seed = 1);
 
 namespace detail {
 
@@ -121,7 +120,7 @@ inline FirstAndRecent parse_first_and_recent(std::string_view text) {
 
 }  // namespace detail
 
-inline PolicySpec parse_policy(std::string_view text, const LlamaConfig& model, std::uint64_t seed) {
+inline PolicySpec parse_policy(std::string_view text, const PresetSchedules& presets, std::uint64_t seed) {
   PolicySpec spec{.text = std::string(text)};
   std::string_view body = text, rest, value;
   const std::optional<Preset> preset = preset_named(text.substr(0, text.find('+')));
@@ -140,7 +139,7 @@ inline PolicySpec parse_policy(std::string_view text, const LlamaConfig& model, 
     }
   }
   if (!detail::split_at('=', body, value)) {
-    const StepSchedule schedule = preset ? recommended_schedule(model, *preset) : parse_schedule(body);
+    const StepSchedule schedule = preset ? presets.of(*preset) : parse_schedule(body);
     if (!schedule.entries().empty()) spec.policy = TopKPolicy<>(MeanOverHeads{}, schedule);
   } else if (body == "random") {
     spec.policy = detail::parse_random(value, seed);

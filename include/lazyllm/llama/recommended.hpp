@@ -6,9 +6,11 @@
 #include <lazyllm/llama/config.hpp>
 #include <lazyllm/prune/schedule.hpp>
 
+#include <array>
 #include <cstddef>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 namespace lazyllm::inline v0 {
 
@@ -17,6 +19,28 @@ enum class Preset {
   safe,      ///< late points and counts, so that short prompts stay whole
   balanced,  ///< `auto`
   fast,
+};
+inline constexpr std::array<std::pair<Preset, std::string_view>, 3> preset_names = {
+    {{Preset::safe, "safe"}, {Preset::balanced, "auto"}, {Preset::fast, "fast"}}};
+
+[[nodiscard]] inline std::string_view name(Preset preset) {
+  return preset_names[static_cast<std::size_t>(preset)].second;
+}
+/// The preset of this name, or nothing.
+[[nodiscard]] inline std::optional<Preset> preset_named(std::string_view text) {
+  for (const auto& [preset, word] : preset_names) {
+    if (word == text) return preset;
+  }
+  return std::nullopt;
+}
+
+/// A schedule for each preset.
+struct PresetSchedules {
+  std::array<StepSchedule, preset_names.size()> schedules = {};
+
+  [[nodiscard]] const StepSchedule& of(Preset preset) const { return schedules[static_cast<std::size_t>(preset)]; }
+  [[nodiscard]] StepSchedule& of(Preset preset) { return schedules[static_cast<std::size_t>(preset)]; }
+  friend bool operator==(const PresetSchedules&, const PresetSchedules&) = default;
 };
 
 /// Whether the presets were measured on a model of these sizes; for others all are the safe rule.
@@ -29,14 +53,6 @@ enum class Preset {
 inline constexpr std::size_t recommended_decode_revivals = 8;
 inline constexpr std::size_t recommended_dense_below = 256;
 
-/// The preset of this name: safe, auto (balanced) or fast; else nothing.
-[[nodiscard]] inline std::optional<Preset> preset_named(std::string_view name) {
-  if (name == "safe") return Preset::safe;
-  if (name == "auto") return Preset::balanced;
-  if (name == "fast") return Preset::fast;
-  return std::nullopt;
-}
-
 /// Safe: 1,024 tokens enter the layers above 18/30 of the depth and 256 those above 21/30.
 [[nodiscard]] inline StepSchedule recommended_schedule(const LlamaConfig& config, Preset preset = Preset::balanced) {
   if (has_measured_presets(config) && preset == Preset::balanced) {
@@ -48,6 +64,13 @@ inline constexpr std::size_t recommended_dense_below = 256;
   const auto layer_at = [&](std::size_t of_thirty) { return config.layers * of_thirty / 30; };
   if (layer_at(18) == layer_at(21)) return StepSchedule({{layer_at(21), KeepRule::count(256)}});
   return StepSchedule({{layer_at(18), KeepRule::count(1024)}, {layer_at(21), KeepRule::count(256)}});
+}
+
+/// All three of them.
+[[nodiscard]] inline PresetSchedules recommended_schedules(const LlamaConfig& config) {
+  PresetSchedules presets;
+  for (const auto& [preset, word] : preset_names) presets.of(preset) = recommended_schedule(config, preset);
+  return presets;
 }
 
 }  // namespace lazyllm::inline v0
