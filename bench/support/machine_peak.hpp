@@ -2,7 +2,7 @@
 // read. Products: the best of several short runs on all threads of the executor.
 #pragma once
 
-#include <lazyllm/core/aligned_buffer.hpp>
+#include <lazyllm/core/large_pages.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/simd/amx_tiles.hpp>
@@ -268,7 +268,7 @@ template <Executor E>
 [[nodiscard]] double measure_read_bandwidth(Isa isa, E& executor) {
   constexpr std::size_t part_bytes = std::size_t{64} << 20;
   const std::size_t parts = 8 * executor.concurrency();
-  AlignedBuffer<std::byte> memory(part_bytes * parts);
+  LargePageBuffer memory(part_bytes * parts);  // as weights are
   executor.parallel_for(parts, [&](std::size_t begin, std::size_t end) {
     std::memset(memory.data() + begin * part_bytes, 1, (end - begin) * part_bytes);
   });

@@ -13,6 +13,7 @@
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/float16.hpp>
 #include <lazyllm/core/kv_store.hpp>
+#include <lazyllm/core/large_pages.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>

@@ -43,7 +43,8 @@ class ThreadPool {
 
   [[nodiscard]] std::size_t concurrency() const { return workers_.size() + 1; }
 
-  /// Splits [0, n) into about 8 chunks a thread. An exception of the body is rethrown here after all chunks ended.
+  /// Splits [0, n) into chunks that get smaller towards the end: of what is left, a thread takes half its share. An
+  /// exception of the body is rethrown here after all chunks ended.
   template <std::invocable<std::size_t, std::size_t> Body>
   void parallel_for(std::size_t n, Body&& body) {
     if (n == 0) return;
@@ -51,21 +52,20 @@ class ThreadPool {
       body(std::size_t{0}, n);
       return;
     }
-    const std::size_t chunk = std::max<std::size_t>(1, n / (8 * concurrency()));
-    LAZYLLM_EXPECTS((n + chunk - 1) / chunk < generation_step);
+    LAZYLLM_EXPECTS(n < index_mask);
     using Callable = std::remove_reference_t<Body>;
-    run(n, chunk, const_cast<void*>(static_cast<const void*>(std::addressof(body))),
+    run(n, const_cast<void*>(static_cast<const void*>(std::addressof(body))),
         [](void* context, std::size_t begin, std::size_t end) { (*static_cast<Callable*>(context))(begin, end); });
   }
 
  private:
   using Call = void (*)(void* context, std::size_t begin, std::size_t end);
 
-  // state_ holds the generation (high half) and the next unclaimed chunk (low half). A late worker may read the fields
+  // state_ holds the generation (high half) and the next unclaimed index (low half). A late worker may read the fields
   // of the next job, but then its claim fails: a field's release store comes after the store that closed the old
   // generation.
   static constexpr std::uint64_t generation_step = std::uint64_t{1} << 32;
-  static constexpr std::uint64_t chunk_mask = generation_step - 1;
+  static constexpr std::uint64_t index_mask = generation_step - 1;
   static constexpr int spin_count = 2000;
 
   static void relax() {
@@ -76,18 +76,16 @@ class ThreadPool {
 #endif
   }
 
-  void run(std::size_t n, std::size_t chunk, void* context, Call call) {
-    const std::size_t chunks = (n + chunk - 1) / chunk;
+  void run(std::size_t n, void* context, Call call) {
     size_.store(n, std::memory_order_release);
-    chunk_.store(chunk, std::memory_order_release);
     context_.store(context, std::memory_order_release);
     call_.store(call, std::memory_order_release);
     finished_.store(0, std::memory_order_relaxed);
-    const std::uint64_t generation = (state_.load(std::memory_order_relaxed) & ~chunk_mask) + generation_step;
+    const std::uint64_t generation = (state_.load(std::memory_order_relaxed) & ~index_mask) + generation_step;
     state_.store(generation);
     if (sleeping_.load() != 0) state_.notify_all();
     claim_chunks(generation);
-    for (int spins = 0; finished_.load(std::memory_order_acquire) != chunks;) {
+    for (int spins = 0; finished_.load(std::memory_order_acquire) != n;) {
       if (++spins < spin_count) {
         relax();
       } else {
@@ -95,7 +93,7 @@ class ThreadPool {
       }
     }
     // Close the job: no claim can succeed until the next one opens.
-    state_.store(generation | chunk_mask, std::memory_order_relaxed);
+    state_.store(generation | index_mask, std::memory_order_relaxed);
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
@@ -110,19 +108,19 @@ class ThreadPool {
     for (;;) {
       std::uint64_t state = state_.load(std::memory_order_acquire);
       const std::size_t n = size_.load(std::memory_order_acquire);
-      const std::size_t chunk = chunk_.load(std::memory_order_acquire);
       void* const context = context_.load(std::memory_order_acquire);
       const Call call = call_.load(std::memory_order_acquire);
-      const std::size_t begin = static_cast<std::size_t>(state & chunk_mask) * chunk;
-      if ((state & ~chunk_mask) != generation || begin >= n) return;
-      if (!state_.compare_exchange_weak(state, state + 1)) continue;
+      const std::size_t begin = static_cast<std::size_t>(state & index_mask);
+      if ((state & ~index_mask) != generation || begin >= n) return;
+      const std::size_t count = std::max<std::size_t>(1, (n - begin) / (2 * concurrency()));
+      if (!state_.compare_exchange_weak(state, state + count)) continue;
       try {
-        call(context, begin, std::min(n, begin + chunk));
+        call(context, begin, begin + count);
       } catch (...) {
         const std::lock_guard lock(failure_mutex_);
         if (!failure_) failure_ = std::current_exception();
       }
-      finished_.fetch_add(1, std::memory_order_release);
+      finished_.fetch_add(count, std::memory_order_release);
     }
   }
 
@@ -130,18 +128,18 @@ class ThreadPool {
     std::uint64_t seen = 0;
     for (;;) {
       std::uint64_t state = state_.load(std::memory_order_acquire);
-      for (int spins = 0; (state & ~chunk_mask) == seen && spins < spin_count; ++spins) {
+      for (int spins = 0; (state & ~index_mask) == seen && spins < spin_count; ++spins) {
         relax();
         state = state_.load(std::memory_order_acquire);
       }
-      while ((state & ~chunk_mask) == seen) {
+      while ((state & ~index_mask) == seen) {
         sleeping_.fetch_add(1);
         state_.wait(state);
         sleeping_.fetch_sub(1);
         state = state_.load(std::memory_order_acquire);
       }
       if (stop_.load()) return;
-      seen = state & ~chunk_mask;
+      seen = state & ~index_mask;
       claim_chunks(seen);
     }
   }
@@ -150,7 +148,6 @@ class ThreadPool {
   alignas(64) std::atomic<std::uint64_t> state_{0};
   alignas(64) std::atomic<std::size_t> finished_{0};
   std::atomic<std::size_t> size_{0};
-  std::atomic<std::size_t> chunk_{1};
   std::atomic<void*> context_{nullptr};
   std::atomic<Call> call_{nullptr};
   std::atomic<std::size_t> sleeping_{0};

@@ -25,6 +25,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <concepts>
 #include <cstddef>
 #include <span>
@@ -96,7 +97,7 @@ struct MatmulGrid {
   /// For kernels that read codes as they lie: a block of rows and a group of panels stay in the L2 cache together, the
   /// tile's rows stay in L1 over the group.
   static MatmulGrid for_tiles(std::size_t rows, std::size_t max_tile_rows, std::size_t row_bytes, std::size_t panels,
-                              std::size_t max_tile_panels, std::size_t panel_bytes, std::size_t threads) {
+                              std::size_t tile_panels, std::size_t panel_bytes, std::size_t threads) {
     MatmulGrid grid(rows, ceil_div(rows, max_tile_rows), panels);
     const std::size_t wanted_items = threads > 1 ? items_per_thread * threads : 1;
     std::size_t group = std::clamp<std::size_t>(panels_budget / std::max<std::size_t>(panel_bytes, 1), 1, panels);
@@ -107,7 +108,7 @@ struct MatmulGrid {
         std::clamp<std::size_t>(grid.tiles / ceil_div(wanted_items, ceil_div(panels, group)), 1, most);
     grid.row_blocks = ceil_div(grid.tiles, grid.tiles_per_block);
     group = std::clamp<std::size_t>(panels / ceil_div(wanted_items, grid.row_blocks), 1, group);
-    grid.set_group(group, max_tile_panels);
+    grid.set_group(grid.tiles == 1 ? tile_panels : group, tile_panels);  // one tile: nothing is read again
     return grid;
   }
 
@@ -203,8 +204,8 @@ void multiply_tile(const Operand& x, std::size_t first, std::size_t count, const
     const TileOutput output{target.data(), out.stride(), columns, count, epilogue.adds};
     run(x, first, w.panel(p), w.panel_bytes(), w.block_count(), output);
   } else {
-    constexpr std::size_t stride = Kernel::max_panels * panel_columns;
-    alignas(64) std::array<float, Kernel::max_rows * stride> sums;
+    alignas(64) std::array<float, Kernel::max_rows * Kernel::max_panels * panel_columns> sums;
+    const std::size_t stride = panels * panel_columns;
     run(x, first, w.panel(p), w.panel_bytes(), w.block_count(), TileOutput{sums.data(), stride, columns, count, false});
     epilogue.call(epilogue.object, first, column, ConstRows(sums.data(), count, columns, stride), target);
   }
@@ -248,11 +249,11 @@ struct SetupOf<Kernel> {
   using type = typename Kernel::Setup;
 };
 
-/// Panels that a tile of `rows` rows has on this CPU.
+/// Panels that a tile of `rows` rows has on this CPU, if there are as many.
 template <class Kernel>
-[[nodiscard]] std::size_t tile_panels(std::size_t rows) {
-  if constexpr (requires { Kernel::tile_panels(rows); }) {
-    return Kernel::tile_panels(rows);
+[[nodiscard]] std::size_t tile_panels(std::size_t rows, std::size_t panel_bytes) {
+  if constexpr (requires { Kernel::tile_panels(rows, panel_bytes); }) {
+    return Kernel::tile_panels(rows, panel_bytes);
   } else {
     return Kernel::max_panels;
   }
@@ -280,9 +281,10 @@ void run_matmul_items(const MatmulJob& job, std::size_t begin, std::size_t end) 
       for (std::size_t tile = first_tile; tile < last_tile; ++tile) {
         const std::size_t first = tile * Kernel::max_rows;
         const std::size_t count = std::min(Kernel::max_rows, grid.rows - first);
-        const std::size_t step = tile_panels<Kernel>(count);
-        for (std::size_t p = first_panel; p < last_panel; p += step) {
-          multiply_tile<Kernel>(x, first, count, w, p, std::min(step, last_panel - p), job.out, job.epilogue);
+        const std::size_t most = tile_panels<Kernel>(count, w.panel_bytes());
+        for (std::size_t p = first_panel, panels; p < last_panel; p += panels) {
+          panels = std::min(most, std::bit_floor(last_panel - p));
+          multiply_tile<Kernel>(x, first, count, w, p, panels, job.out, job.epilogue);
         }
       }
     }
@@ -309,8 +311,9 @@ MatmulJob matmul_job_on(Activations& x, const Product<PackedMatrix<F>, P>& produ
                                         Kernel::max_panels, executor.concurrency());
   } else {
     const std::size_t row_bytes = F::Panel::reads_codes ? w.in_features() * 3 / 2 : w.in_features() * sizeof(float);
-    job.grid = MatmulGrid::for_tiles(out.rows(), Kernel::max_rows, row_bytes, w.panel_count(), Kernel::max_panels,
-                                     w.panel_bytes(), executor.concurrency());
+    const std::size_t panels = tile_panels<Kernel>(std::min(out.rows(), Kernel::max_rows), w.panel_bytes());
+    job.grid = MatmulGrid::for_tiles(out.rows(), Kernel::max_rows, row_bytes, w.panel_count(), panels, w.panel_bytes(),
+                                     executor.concurrency());
   }
   return job;
 }

@@ -5,6 +5,7 @@
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/error.hpp>
+#include <lazyllm/core/large_pages.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/quant/format.hpp>
 #include <lazyllm/quant/panel.hpp>
@@ -137,7 +138,7 @@ class PackedMatrix {
   std::size_t out_features_ = 0;
   std::size_t in_features_ = 0;
   std::size_t block_count_ = 0;
-  AlignedBuffer<std::byte> data_;
+  LargePageBuffer data_;
 };
 
 }  // namespace lazyllm::inline v0

@@ -1,4 +1,5 @@
-// Matmul tiles for AVX-512 with VNNI: 12 rows x 16 or 32 columns (one or two panels), the accumulators in registers.
+// Matmul tiles for AVX-512 with VNNI: 12 rows x 16 or 32 columns (one or two panels), or few rows x up to 8 panels, the
+// accumulators in registers.
 // Per block: dots = zero-point correction + sum of code * activation (u8 x s8 in groups of 4), an exact int32 of at
 // most 2^21; then sum = fma(minimum, scaled_sum, sum) and sum = fma((float)dots, weight scale * activation scale, sum).
 #pragma once
@@ -95,14 +96,20 @@ template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
 struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   using Panel = AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>;
   static constexpr std::size_t max_rows = 12;
-  static constexpr std::size_t max_panels = 2;
+  static constexpr std::size_t max_panels = 8;
 
-  /// Panels of a tile of `rows` rows on this CPU. Few rows wait for memory, which two panels at a time keep busier.
-  [[nodiscard]] static std::size_t tile_panels(std::size_t rows) {
-    return cpu_features().amd && rows > 4 ? 1 : max_panels;
+  /// Accumulators that fit the registers.
+  [[nodiscard]] static constexpr std::size_t panels_of(std::size_t rows) { return rows == 1 ? 8 : rows <= 4 ? 4 : 2; }
+
+  /// Few rows wait for memory, which several panels at a time keep busier; short ones are over before the hardware has
+  /// seen where they go.
+  [[nodiscard]] static std::size_t tile_panels(std::size_t rows, std::size_t panel_bytes) {
+    if (!cpu_features().amd) return 2;
+    return rows > 4 ? 1 : rows == 1 && panel_bytes <= (std::size_t{16} << 10) ? 8 : 4;
   }
 
-  /// How far ahead codes are asked for. Beyond the matrix's end a prefetch does nothing.
+  /// How far ahead codes are asked for. Beyond the matrix's end a prefetch does nothing. With more than two panels the
+  /// hardware asks in time, and asking twice costs 5 to 10 %.
   static constexpr std::size_t prefetch_bytes = 4096;
 
   /// Adds the products of 4 weights of each column with 4 activations of each row.
@@ -118,6 +125,33 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
       LAZYLLM_UNROLL
       for (std::size_t p = 0; p < P; ++p) dots[r][p] = _mm512_dpbusd_epi32(dots[r][p], codes[p], values);
     }
+  }
+
+  /// The same for all 32 weights of a block and one row, codes of 4 bits. The upper four bits stay where they are, 16
+  /// times too large, until their sum (at most 2^20) is made: fewer instructions between one line of memory and the
+  /// next.
+  template <std::size_t P>
+  [[gnu::always_inline]] static inline void add_block_dots(__m512i (&dots)[P], const std::byte* codes,
+                                                           std::size_t panel_stride, const std::int8_t* a) {
+    __m512i upper[P];
+    LAZYLLM_UNROLL
+    for (std::size_t p = 0; p < P; ++p) upper[p] = _mm512_setzero_si512();
+    LAZYLLM_UNROLL
+    for (std::size_t group = 0; group < 4; ++group) {
+      std::int32_t low, high;
+      std::memcpy(&low, a + group * 4, 4);
+      std::memcpy(&high, a + group * 4 + 16, 4);
+      LAZYLLM_UNROLL
+      for (std::size_t p = 0; p < P; ++p) {
+        const __m512i both = _mm512_loadu_si512(codes + p * panel_stride + group * 64);
+        const __m512i low_codes = _mm512_and_si512(both, _mm512_set1_epi8(15));
+        const __m512i high_codes = _mm512_and_si512(both, _mm512_set1_epi8(-16));
+        dots[p] = _mm512_dpbusd_epi32(dots[p], low_codes, _mm512_set1_epi32(low));
+        upper[p] = _mm512_dpbusd_epi32(upper[p], high_codes, _mm512_set1_epi32(high));
+      }
+    }
+    LAZYLLM_UNROLL
+    for (std::size_t p = 0; p < P; ++p) dots[p] = _mm512_add_epi32(dots[p], _mm512_srai_epi32(upper[p], 4));
   }
 
   [[gnu::always_inline]] static inline __m512i start_of_dots(const QuantizedBlock& block, std::size_t part) {
@@ -144,15 +178,16 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
           LAZYLLM_UNROLL
           for (std::size_t p = 0; p < P; ++p) dots[r][p] = start;
         }
+        if constexpr (R == 1 && P > 2 && Bits == 4) add_block_dots<P>(dots[0], codes, panel_stride, a.codes(0));
         LAZYLLM_UNROLL
-        for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
+        for (std::size_t i = 0; i < (R == 1 && P > 2 && Bits == 4 ? 0 : part_groups<Panel>); ++i) {
           const std::size_t group = group_at<Panel>(part, i);
           __m512i weights[P];
           LAZYLLM_UNROLL
           for (std::size_t p = 0; p < P; ++p) {
             const std::byte* block = codes + p * panel_stride;
             weights[p] = load_codes_avx512<Panel>(block, group);
-            if (group < std::size_t{Bits}) {
+            if (P <= 2 && group < std::size_t{Bits}) {
               _mm_prefetch(reinterpret_cast<const char*>(block) + group * 64 + prefetch_bytes, _MM_HINT_T0);
             }
           }

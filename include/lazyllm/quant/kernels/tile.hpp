@@ -32,8 +32,10 @@ struct TileOutput {
 
 /// Specialised per ISA and panel shape:
 ///   static constexpr std::size_t max_rows, max_panels;
-///   template <std::size_t R, std::size_t P>   // R <= max_rows rows, P <= max_panels panels, panel_stride bytes apart
-///                                             // (codes: only R of tile_rows)
+///   static constexpr std::size_t panels_of(R); // optional: the most panels of a tile of R rows, <= max_panels
+///   static std::size_t tile_panels(rows, panel_bytes);  // optional: how many it has on this CPU
+///   template <std::size_t R, std::size_t P>   // R <= max_rows rows (codes: only R of tile_rows), P panels, a power of
+///                                             // two, panel_stride bytes apart
 ///   static void run(const Operand& x, std::size_t first_row, const std::byte* panels, std::size_t panel_stride,
 ///                   std::size_t blocks, const TileOutput& out);
 template <Isa I, class Panel>
@@ -69,25 +71,31 @@ using TileFunction = void (*)(const Operand&, std::size_t, const std::byte*, std
   return std::min(std::bit_ceil(rows), max_rows);
 }
 
-/// The kernel for `rows` rows and `panels` panels.
+/// Panels of the kernel number `i` for R rows.
+template <class Kernel, std::size_t R>
+[[nodiscard]] constexpr std::size_t panels_of_kernel(std::size_t i) {
+  std::size_t most = Kernel::max_panels;
+  if constexpr (requires { Kernel::panels_of(R); }) most = Kernel::panels_of(R);
+  return std::min(std::size_t{1} << i, most);
+}
+
+/// The kernel for `rows` rows and `panels` panels, a power of two.
 template <class Kernel, class Operand>
 [[nodiscard]] TileFunction<Operand> tile_function(std::size_t rows, std::size_t panels) {
-  constexpr std::size_t max_rows = Kernel::max_rows, max_panels = Kernel::max_panels;
-  if constexpr (std::is_same_v<Operand, QuantizedRows>) {
-    static constexpr auto table = []<std::size_t... I>(std::index_sequence<I...>) {
-      return std::array<TileFunction<Operand>, sizeof...(I)>{
-          &Kernel::template run<tile_rows(std::size_t{1} << I / max_panels, max_rows), I % max_panels + 1>...};
-    }
-    (std::make_index_sequence<(std::bit_width(max_rows - 1) + 1) * max_panels>{});
-    return table[static_cast<std::size_t>(std::bit_width(rows - 1)) * max_panels + panels - 1];
-  } else {
-    static constexpr auto table = []<std::size_t... I>(std::index_sequence<I...>) {
-      return std::array<TileFunction<Operand>, sizeof...(I)>{
-          &Kernel::template run<I / max_panels + 1, I % max_panels + 1>...};
-    }
-    (std::make_index_sequence<max_rows * max_panels>{});
-    return table[(rows - 1) * max_panels + panels - 1];
+  constexpr bool few_heights = std::is_same_v<Operand, QuantizedRows>;
+  constexpr std::size_t max_rows = Kernel::max_rows;
+  constexpr std::size_t heights = few_heights ? std::size_t{std::bit_width(max_rows - 1)} + 1 : max_rows;
+  constexpr std::size_t widths = std::bit_width(Kernel::max_panels);
+  static constexpr auto table = []<std::size_t... I>(std::index_sequence<I...>) {
+    constexpr auto height = [](std::size_t i) {
+      return few_heights ? tile_rows(std::size_t{1} << i / widths, max_rows) : i / widths + 1;
+    };
+    return std::array<TileFunction<Operand>, sizeof...(I)>{
+        &Kernel::template run<height(I), panels_of_kernel<Kernel, height(I)>(I % widths)>...};
   }
+  (std::make_index_sequence<heights * widths>{});
+  const std::size_t height = few_heights ? static_cast<std::size_t>(std::bit_width(rows - 1)) : rows - 1;
+  return table[height * widths + static_cast<std::size_t>(std::bit_width(panels)) - 1];
 }
 
 /// Pointers into R rows that advance together, one kept for each three rows: row r is base + (0, 1 or 2) * stride, an
