@@ -41,27 +41,24 @@ std::vector<Element> stored(const std::vector<float>& values, std::size_t dim) {
 }
 
 /// K and V as [token, kv_head, head_dim], like TokenMajor.
-template <RowElement Element>
+template <RowElement Key, RowElement Value = Key>
 struct PlainKv {
   PlainKv(const AttentionShape& s, std::size_t tokens)
       : shape(s),
-        keys(stored<Element>(noise(s.kv_heads * tokens * s.head_dim, 1), s.head_dim)),
-        values(stored<Element>(noise(s.kv_heads * tokens * s.head_dim, 2), s.head_dim)) {}
-  [[nodiscard]] const Element* key(std::size_t kv_head, TokenIndex token) const {
-    return keys.data() + row(kv_head, token);
+        keys(stored<Key>(noise(s.kv_heads * tokens * s.head_dim, 1), s.head_dim)),
+        values(stored<Value>(noise(s.kv_heads * tokens * s.head_dim, 2), s.head_dim)) {}
+  [[nodiscard]] const Key* key(std::size_t kv_head, TokenIndex token) const {
+    return keys.data() + (token * shape.kv_heads + kv_head) * row_size<Key>(shape.head_dim);
   }
-  [[nodiscard]] const Element* value(std::size_t kv_head, TokenIndex token) const {
-    return values.data() + row(kv_head, token);
-  }
-  [[nodiscard]] std::size_t row(std::size_t kv_head, TokenIndex token) const {
-    return (token * shape.kv_heads + kv_head) * row_size<Element>(shape.head_dim);
+  [[nodiscard]] const Value* value(std::size_t kv_head, TokenIndex token) const {
+    return values.data() + (token * shape.kv_heads + kv_head) * row_size<Value>(shape.head_dim);
   }
   [[nodiscard]] std::size_t kv_head_count() const { return shape.kv_heads; }
   [[nodiscard]] std::size_t head_dim() const { return shape.head_dim; }
 
   AttentionShape shape;
-  std::vector<Element> keys;
-  std::vector<Element> values;
+  std::vector<Key> keys;
+  std::vector<Value> values;
 };
 
 std::vector<TokenIndex> first_tokens(std::size_t count) {
@@ -93,9 +90,9 @@ struct Case {
   std::size_t score_rows;
 };
 
-template <RowElement Element>
+template <RowElement Key, RowElement Value = Key>
 void run(benchmark::State& state, const Case& c, Isa isa, std::size_t threads) {
-  const PlainKv<Element> kv(c.shape, c.keys);
+  const PlainKv<Key, Value> kv(c.shape, c.keys);
   const std::vector<TokenIndex> keys = first_tokens(c.keys);
   const std::span<const TokenIndex> rows = std::span(keys).last(c.rows);
   const std::size_t width = c.shape.heads * c.shape.head_dim;
@@ -118,7 +115,7 @@ void run(benchmark::State& state, const Case& c, Isa isa, std::size_t threads) {
   if (peak.float_gmacs > 0) set_rate(state, "of_fma", gmacs / peak.float_gmacs);
   if (peak.dot_gmacs > 0) set_rate(state, "of_dot", gmacs / peak.dot_gmacs);
   if (c.rows == c.keys) return;
-  const double gb = static_cast<double>(2 * kv.keys.size() * sizeof(Element)) * 1e-9;
+  const double gb = static_cast<double>(kv.keys.size() * sizeof(Key) + kv.values.size() * sizeof(Value)) * 1e-9;
   set_rate(state, "GB/s", gb);
   set_rate(state, "of_read", gb / peak.read_gb_per_s);
 }
@@ -180,6 +177,7 @@ void add_case(const std::string& name, const Case& c) {
       add_element("float", [=](benchmark::State& state) { run<float>(state, c, isa, threads); });
       add_element("half", [=](benchmark::State& state) { run<Float16>(state, c, isa, threads); });
       add_element("bfloat16", [=](benchmark::State& state) { run<BFloat16>(state, c, isa, threads); });
+      add_element("bfloat16_int8", [=](benchmark::State& state) { run<BFloat16, Int8>(state, c, isa, threads); });
       add_element("int8", [=](benchmark::State& state) { run<Int8>(state, c, isa, threads); });
     }
   }

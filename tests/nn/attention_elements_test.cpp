@@ -107,6 +107,34 @@ Result run(const Inputs& inputs, const KV& kv, std::span<const TokenIndex> keys,
   return result;
 }
 
+/// A result of `run` against the oracle.
+template <KeyValueReader KV>
+void check(const Inputs& inputs, const KV& kv, std::span<const TokenIndex> keys, std::size_t rows, const Result& result,
+           Isa isa) {
+  const AttentionShape& shape = inputs.shape;
+  const OperandRounding rounding = operand_rounding<KeyElementOf<KV>, ValueElementOf<KV>>(isa, shape.head_dim);
+  double worst = 0.0, worst_probability = 0.0;
+  const auto note = [](double& to, double ratio) { to = std::isnan(ratio) ? HUGE_VAL : std::fmax(to, ratio); };
+  for (std::size_t r = 0; r < rows; ++r) {
+    const TokenIndex row = keys[keys.size() - rows + r];
+    for (std::size_t head = 0; head < shape.heads; ++head) {
+      const AttentionAnswer answer = attention_oracle(inputs.query(row, head), double{shape.scale}, row, keys, kv,
+                                                      head / (shape.heads / shape.kv_heads), rounding);
+      for (std::size_t i = 0; i < shape.head_dim; ++i) {
+        const double got = double{result.out[(r * shape.heads + head) * shape.head_dim + i]};
+        note(worst, std::fabs(got - answer.out[i]) / answer.out_bound[i]);
+      }
+      if (r + 1 != rows) continue;
+      for (std::size_t k = 0; k < keys.size(); ++k) {
+        const double error = std::fabs(double{result.probabilities[head * keys.size() + k]} - answer.probabilities[k]);
+        note(worst_probability, error / (answer.probability_bound * answer.probabilities[k] + 1.3e-38));
+      }
+    }
+  }
+  CHECK(worst <= 1.0);
+  CHECK(worst_probability <= 1.0);
+}
+
 std::vector<TokenIndex> first_tokens(std::size_t count) {
   std::vector<TokenIndex> tokens(count);
   std::iota(tokens.begin(), tokens.end(), TokenIndex{0});
@@ -128,14 +156,16 @@ class Tiled {
 
 }  // namespace
 
-#define LAZYLLM_STORED \
-  Stored<Float16, Float16>, Stored<Int8, Int8>, Stored<Int8, BFloat16>, Stored<BFloat16, Float16>, Stored<float, Int8>
+#define LAZYLLM_STORED                                                                          \
+  Stored<Float16, Float16>, Stored<Int8, Int8>, Stored<Int8, BFloat16>, Stored<BFloat16, Int8>, \
+      Stored<BFloat16, Float16>, Stored<float, Int8>
 
 TEST_CASE_TEMPLATE("attention over stored rows of every element agrees with double precision over the same rows", S,
                    LAZYLLM_STORED) {
   SerialExecutor executor;
   for (const AttentionShape shape :
-       {AttentionShape{9, 3, 64, 0.125f}, AttentionShape{2, 2, 80, 0.1118f}, AttentionShape{4, 1, 20, 0.2236f}}) {
+       {AttentionShape{9, 3, 64, 0.125f}, AttentionShape{2, 2, 80, 0.1118f}, AttentionShape{4, 1, 20, 0.2236f},
+        AttentionShape{8, 1, 96, 0.1021f}, AttentionShape{3, 1, 128, 0.0884f}, AttentionShape{1, 1, 256, 0.0625f}}) {
     const Inputs inputs(shape, 300, 1);
     LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
     for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
@@ -145,28 +175,7 @@ TEST_CASE_TEMPLATE("attention over stored rows of every element agrees with doub
     for_every_isa([&](Isa isa) {
       for (const std::size_t rows : {1u, 13u}) {
         const Result result = run(inputs, kv, keys, rows, executor, isa);
-        const double rounding = operand_rounding<typename S::Key, typename S::Value>(isa, shape.head_dim);
-        double worst = 0.0, worst_probability = 0.0;
-        for (std::size_t r = 0; r < rows; ++r) {
-          const TokenIndex row = keys[keys.size() - rows + r];
-          for (std::size_t head = 0; head < shape.heads; ++head) {
-            const AttentionAnswer answer = attention_oracle(inputs.query(row, head), double{shape.scale}, row, keys, kv,
-                                                            head / (shape.heads / shape.kv_heads), rounding);
-            for (std::size_t i = 0; i < shape.head_dim; ++i) {
-              const double got = double{result.out[(r * shape.heads + head) * shape.head_dim + i]};
-              worst = std::fmax(worst, std::fabs(got - answer.out[i]) / answer.out_bound[i]);
-            }
-            if (r + 1 != rows) continue;
-            for (std::size_t k = 0; k < keys.size(); ++k) {
-              const double error =
-                  std::fabs(double{result.probabilities[head * keys.size() + k]} - answer.probabilities[k]);
-              worst_probability =
-                  std::fmax(worst_probability, error / (answer.probability_bound * answer.probabilities[k] + 1.3e-38));
-            }
-          }
-        }
-        CHECK(worst <= 1.0);
-        CHECK(worst_probability <= 1.0);
+        check(inputs, kv, keys, rows, result, isa);
       }
     });
   }
@@ -208,4 +217,68 @@ TEST_CASE_TEMPLATE("layouts of the same elements give the same bits, also after 
       }
     }
   });
+}
+
+#define LAZYLLM_CODES Stored<Int8, Int8>, Stored<BFloat16, Int8>
+
+TEST_CASE_TEMPLATE("attention on 8-bit codes has the same bits for a row whatever shares the call and whoever runs it",
+                   S, LAZYLLM_CODES) {
+  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 600, 4);
+  LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
+  for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+  const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
+  std::vector<TokenIndex> keys;
+  for (const TokenIndex token : first_tokens(inputs.tokens)) {
+    if (token % 7 != 3) keys.push_back(token);
+  }
+  ThreadPool two(2), three(3);
+  for_every_isa([&](Isa isa) {
+    const Result whole = run(inputs, kv, keys, keys.size(), two, isa);
+    for (std::size_t rows = 1; rows <= 70; ++rows) {
+      CAPTURE(rows);
+      const Result part = run(inputs, kv, keys, rows, rows % 2 == 0 ? two : three, isa);
+      CHECK(std::equal(part.out.rbegin(), part.out.rend(), whole.out.rbegin()));
+      CHECK(part.probabilities == whole.probabilities);
+    }
+  });
+}
+
+TEST_CASE("attention on 8-bit codes sums the products of codes exactly") {
+  // Queries of whole steps: nothing is rounded before the scores, which are as exact as one conversion and two
+  // products.
+  SerialExecutor executor;
+  Inputs inputs(AttentionShape{2, 1, 64, 0x1p-9f}, 300, 6);
+  std::mt19937 random(7);
+  std::uniform_int_distribution<int> code(-127, 127);
+  for (float& q : inputs.queries) q = static_cast<float>(code(random));
+  for (std::size_t i = 0; i < inputs.queries.size(); i += inputs.shape.head_dim) inputs.queries[i] = 127.0f;
+  LayerCache<TokenMajor, Int8> cache(inputs.cache_shape());
+  for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+  const AnyLayout<Int8, Int8> kv(cache, inputs.tokens);
+  const std::vector<TokenIndex> keys = first_tokens(inputs.tokens);
+  for_every_isa([&](Isa isa) { check(inputs, kv, keys, 20, run(inputs, kv, keys, 20, executor, isa), isa); });
+}
+
+TEST_CASE_TEMPLATE("attention on 8-bit codes stands zeros, and values and scores of very different sizes", S,
+                   LAZYLLM_CODES) {
+  SerialExecutor executor;
+  Inputs inputs(AttentionShape{2, 1, 64, 0.125f}, 530, 5);
+  const std::size_t dim = inputs.shape.head_dim;
+  const auto scale_row = [&](std::vector<float>& rows, std::size_t row, float factor) {
+    for (std::size_t i = 0; i < dim; ++i) rows[row * dim + i] *= factor;
+  };
+  for (std::size_t token = 0; token < inputs.tokens; ++token) {
+    scale_row(inputs.values, token, std::ldexp(1.0f, static_cast<int>(token % 37) - 18));
+    if (token % 5 == 0) scale_row(inputs.values, token, 0.0f);
+    if (token % 11 == 0) scale_row(inputs.keys, token, token % 2 == 0 ? 0.0f : 30.0f);
+  }
+  for (std::size_t token = 0; token < 256; ++token) scale_row(inputs.values, token, token < 200 ? 0.0f : 1e-30f);
+  scale_row(inputs.queries, 2 * (inputs.tokens - 1), 0.0f);  // of the last row's first head
+  LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
+  for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+  const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
+  for (const std::size_t count : {100u, 250u, 530u}) {
+    const std::vector<TokenIndex> keys = first_tokens(count);
+    for_every_isa([&](Isa isa) { check(inputs, kv, keys, 20, run(inputs, kv, keys, 20, executor, isa), isa); });
+  }
 }

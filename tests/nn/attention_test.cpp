@@ -73,7 +73,7 @@ struct Layer {
   /// Every row, head and probability of `result` against the oracle.
   void check(const Result& result, std::span<const TokenIndex> rows, std::span<const TokenIndex> keys,
              std::size_t query_rows, Isa isa, bool exact_scores = false) const {
-    const double rounding = operand_rounding<Element, Element>(isa, shape.head_dim);
+    const OperandRounding rounding = operand_rounding<Element, Element>(isa, shape.head_dim);
     double worst = 0.0;
     double worst_probability = 0.0;
     std::size_t not_zero_beyond_row = 0;
@@ -266,7 +266,7 @@ TEST_CASE_TEMPLATE("attention never touches what a row does not see", Element, f
     Layer<Element> poisoned = layer;
     const std::size_t first = poisoned.kv.at(0, 101);
     // Where a product of weight 0 cannot be left out (attention's docstring), the largest number has to do.
-    const float poison = operand_rounding<Element, Element>(isa, 64) > 0.0 ? 0x1p127f : NAN;
+    const float poison = operand_rounding<Element, Element>(isa, 64).weighed > 0.0 ? 0x1p127f : NAN;
     for (std::size_t i = first; i < poisoned.kv.keys.size(); ++i) {
       put(poisoned.kv.keys[i], poison);
       put(poisoned.kv.values[i], poison);

@@ -1,6 +1,7 @@
 // Attention in double precision, one row and head at a time, with a bound for what float arithmetic may differ by.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
@@ -46,13 +47,37 @@ std::vector<double> exact_row(const Element* stored, std::size_t dim) {
   return {row.begin(), row.end()};
 }
 
-/// Relative error of a product of attention by what its operands are rounded to: bfloat16 where both elements go
-/// through pairs of those, of 8-bit numbers both operands.
+/// What attention rounds its operands to.
+struct OperandRounding {
+  double score = 0.0;         // relative error of a product of query and key
+  double weighed = 0.0;       // of a product of weight and value
+  bool query_codes = false;   // queries to 8 bits
+  bool weight_codes = false;  // weights to 8 bits
+};
+
+/// Of keys and values that are bfloat16 or codes: to bfloat16, codes too, unless both are codes, or values on
+/// AVX-512-BF16.
 template <RowElement Key, RowElement Value>
-double operand_rounding(Isa isa, std::size_t head_dim) {
-  const bool in_pairs = detail::in_bfloat16_pairs<Key> && detail::in_bfloat16_pairs<Value>;
-  if (!in_pairs || (isa != Isa::avx512bf16 && isa != Isa::amx) || head_dim % 32 != 0) return 0.0;
-  return std::same_as<Key, Int8> || std::same_as<Value, Int8> ? 2 * 0x1p-8 + 0x1p-16 : 0x1p-8;
+OperandRounding operand_rounding(Isa isa, std::size_t head_dim) {
+  constexpr bool code_keys = std::same_as<Key, Int8>, code_values = std::same_as<Value, Int8>;
+  const bool vnni = isa == Isa::avx512vnni || isa == Isa::avx512bf16;
+  if (code_keys && code_values && vnni) return {.query_codes = true, .weight_codes = true};
+  const bool in_pairs = detail::in_bfloat16_pairs<Key> && detail::in_bfloat16_pairs<Value> && head_dim % 32 == 0;
+  if (!in_pairs || (isa != Isa::avx512bf16 && isa != Isa::amx)) return {};
+  const double both = 2 * 0x1p-8 + 0x1p-16, one = 0x1p-8;
+  OperandRounding rounding{.score = code_keys ? both : one, .weighed = code_values ? both : one};
+  if (code_values && isa == Isa::avx512bf16) {
+    rounding.weighed = 0.0;
+    rounding.weight_codes = true;
+  }
+  return rounding;
+}
+
+/// The scale of a value of 8 bits.
+template <KeyValueReader KV>
+double value_scale(const KV& kv, std::size_t kv_head, TokenIndex token) {
+  if constexpr (std::same_as<ValueElementOf<KV>, Int8>) return double{detail::row_scale(kv.value(kv_head, token))};
+  return 0.0;
 }
 
 struct AttentionAnswer {
@@ -62,12 +87,11 @@ struct AttentionAnswer {
   double probability_bound = 0.0;     // relative
 };
 
-/// One query (of one head) against the keys <= position. `product_rounding`: of operand_rounding. `exact_scores`:
-/// inputs whose products and sums are exact.
+/// One query (of one head) against the keys <= position. `exact_scores`: inputs whose products and sums are exact.
 template <KeyValueReader KV>
 AttentionAnswer attention_oracle(std::span<const float> query, double scale, TokenIndex position,
                                  std::span<const TokenIndex> keys, const KV& kv, std::size_t kv_head,
-                                 double product_rounding, bool exact_scores = false) {
+                                 OperandRounding rounding, bool exact_scores = false) {
   constexpr double unit = 0x1p-24;  // relative error of one float operation
   const std::size_t dim = query.size();
   AttentionAnswer answer;
@@ -77,43 +101,66 @@ AttentionAnswer attention_oracle(std::span<const float> query, double scale, Tok
   std::vector<double> scores(keys.size(), -HUGE_VAL);
   double max = -HUGE_VAL;
   double score_error = 0.0;
+  double largest_query = 0.0;
+  for (const float q : query) largest_query = std::fmax(largest_query, std::fabs(scale * static_cast<double>(q)));
+  std::vector<double> query_error(dim, 0.0);
+  for (std::size_t i = 0; i < dim && rounding.query_codes && largest_query > 0.0; ++i) {
+    const double steps = scale * static_cast<double>(query[i]) * 127.0 / largest_query;
+    query_error[i] = (std::fabs(steps - std::nearbyint(steps)) + 127 * 4 * unit) * largest_query / 127.0;
+  }
   for (std::size_t k = 0; k < keys.size() && keys[k] <= position; ++k) {
     double dot = 0.0;
     double magnitude = 0.0;
+    double code_error = 0.0;
     const std::vector<double> key = exact_row(kv.key(kv_head, keys[k]), dim);
     for (std::size_t i = 0; i < dim; ++i) {
       const double product = scale * static_cast<double>(query[i]) * key[i];
       dot += product;
       magnitude += std::fabs(product);
+      code_error += query_error[i] * std::fabs(key[i]);
     }
     scores[k] = dot;
     max = std::fmax(max, dot);
     // One rounding of query * scale, two a dimension (one with fma), one of score - max.
-    score_error =
-        std::fmax(score_error, ((2.0 * static_cast<double>(dim) + 2.0) * unit + product_rounding) * magnitude);
+    score_error = std::fmax(score_error,
+                            ((2.0 * static_cast<double>(dim) + 2.0) * unit + rounding.score) * magnitude + code_error);
   }
   if (exact_scores) score_error = 0.0;
   double sum = 0.0;
   for (std::size_t k = 0; k < keys.size(); ++k) sum += answer.probabilities[k] = std::exp(scores[k] - max);
   for (double& p : answer.probabilities) p /= sum;
   // Numerator and denominator: a score's error each, the exponential's 3e-7 each, rescaling by a rising maximum (at
-  // most one exponential and one product a tile of 64 keys and a merge a segment), summing n terms.
+  // most one exponential and one product a tile of 64 keys and a merge a segment), summing n terms. With codes the
+  // exponential of a weight is off by up to 8e-5.
+  const double exponential = rounding.weight_codes ? 8e-5 : 0.0;
   const double tiles = static_cast<double>(keys.size()) / 64.0 + 1.0;
-  answer.probability_bound = 2.0 * (std::expm1(2.0 * score_error) + 3e-7 * (1.0 + 2.0 * tiles)) +
+  answer.probability_bound = 2.0 * (std::expm1(2.0 * score_error) + 3e-7 * (1.0 + 2.0 * tiles) + exponential) +
                              (static_cast<double>(keys.size()) + 8.0) * unit;
   std::vector<double> magnitude(dim, 0.0);
+  std::vector<double> code_error(dim, 0.0);
+  double code_step = 0.0;  // of a segment: 1 / 240 of its largest probability times its value's scale
   for (std::size_t k = 0; k < keys.size() && keys[k] <= position; ++k) {
+    if (rounding.weight_codes && k % detail::segment_keys == 0) {
+      code_step = 0.0;
+      for (std::size_t j = k; j < std::min(k + detail::segment_keys, keys.size()) && keys[j] <= position; ++j) {
+        code_step = std::fmax(code_step, answer.probabilities[j] * value_scale(kv, kv_head, keys[j]) / 240.0);
+      }
+      code_step *= 1.0 + answer.probability_bound;
+    }
     const std::vector<double> value = exact_row(kv.value(kv_head, keys[k]), dim);
     for (std::size_t i = 0; i < dim; ++i) {
       const double term = answer.probabilities[k] * value[i];
       answer.out[i] += term;
       magnitude[i] += std::fabs(term);
+      // A weight is off by less than a step, and times the value's code.
+      if (rounding.weight_codes && value[i] != 0.0)
+        code_error[i] += code_step * std::fabs(value[i]) / value_scale(kv, kv_head, keys[k]);
     }
   }
   for (std::size_t i = 0; i < dim; ++i) {
-    answer.out_bound[i] = magnitude[i] * (answer.probability_bound + product_rounding +
+    answer.out_bound[i] = magnitude[i] * (answer.probability_bound + rounding.weighed +
                                           2.0 * (static_cast<double>(keys.size()) + 8.0) * unit) +
-                          1e-37;
+                          code_error[i] + 1e-37;
   }
   return answer;
 }

@@ -10,7 +10,7 @@
 #include <lazyllm/nn/attention_scratch.hpp>
 #include <lazyllm/nn/kernels/attention.hpp>
 #include <lazyllm/nn/kernels/attention_amx.hpp>
-#include <lazyllm/nn/kernels/attention_pairs.hpp>
+#include <lazyllm/nn/kernels/attention_pairs_codes.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 
@@ -37,8 +37,9 @@ inline constexpr bool in_bfloat16_pairs = std::same_as<Element, BFloat16> || std
 /// exactly 0 for keys that the row does not see. A row's output and probabilities depend, bit for bit, only on its
 /// query and the keys up to its position: not on the other rows, the executor or the number of threads. Scores must be
 /// finite; K and V of BFloat16 or Int8 must be finite throughout, and where both are (head_dim a multiple of 32),
-/// AVX-512-BF16 and AMX round queries, weights and numbers of 8 bits to bfloat16. O(rows * keys * heads * head_dim); no
-/// allocation once scratch holds these sizes.
+/// AVX-512-BF16 and AMX round queries, weights and numbers of 8 bits to bfloat16. But with values of Int8,
+/// AVX-512-BF16 rounds weights to 8 bits, and where keys are too, it and AVX-512-VNNI do so with queries and weights.
+/// O(rows * keys * heads * head_dim); no allocation once scratch holds these sizes.
 template <KeyValueReader KV, Executor E>
 void attention(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
                std::span<const TokenIndex> keys, const KV& kv, Rows out, ScoreView scores, AttentionScratch& scratch,
@@ -51,24 +52,25 @@ void attention(const AttentionShape& shape, ConstRows queries, std::span<const T
   LAZYLLM_EXPECTS(scores.query_rows() <= rows.size());
   if (rows.empty()) return;
   scratch.reserve(shape, rows.size(), keys.size(), scores.query_rows(), executor.concurrency());
+  const auto run_on = [&](auto vectors) {
+    detail::AttentionJob<decltype(vectors), KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
+  };
 #if defined(__x86_64__)
-  if constexpr (detail::in_bfloat16_pairs<KeyElementOf<KV>> && detail::in_bfloat16_pairs<ValueElementOf<KV>>) {
-    const bool in_pairs = shape.head_dim % 32 == 0;
-    if (isa == Isa::amx && in_pairs) {
-      detail::AttentionJob<detail::AmxFloats, KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
-      return;
-    }
-    if (isa == Isa::avx512bf16 && in_pairs) {
-      using Job = detail::AttentionJob<detail::Bfloat16Floats, KV>;
-      Job(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
-      return;
-    }
+  using Key = KeyElementOf<KV>;
+  using Value = ValueElementOf<KV>;
+  const bool whole_pairs = shape.head_dim % 32 == 0;
+  if constexpr (detail::in_bfloat16_pairs<Key> && detail::in_bfloat16_pairs<Value>) {
+    if (isa == Isa::amx && whole_pairs) return run_on(detail::AmxFloats{});
+  }
+  if constexpr (std::same_as<Key, Int8> && std::same_as<Value, Int8>) {
+    if (isa == Isa::avx512vnni || isa == Isa::avx512bf16) return run_on(detail::VnniFloats{});
+  } else if constexpr (std::same_as<Key, BFloat16> && std::same_as<Value, Int8>) {
+    if (isa == Isa::avx512bf16 && whole_pairs) return run_on(detail::PairCodeFloats{});
+  } else if constexpr (detail::in_bfloat16_pairs<Key> && detail::in_bfloat16_pairs<Value>) {
+    if (isa == Isa::avx512bf16 && whole_pairs) return run_on(detail::Bfloat16Floats{});
   }
 #endif
-  dispatch_float(isa, [&](auto tag) {
-    using V = detail::Floats<decltype(tag)::value>;
-    detail::AttentionJob<V, KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
-  });
+  dispatch_float(isa, [&](auto tag) { run_on(detail::Floats<decltype(tag)::value>{}); });
 }
 
 namespace detail {
@@ -110,6 +112,8 @@ class AttentionJob {
 
  private:
   static constexpr bool takes_pairs = std::derived_from<V, Bfloat16Floats>;
+  static constexpr bool takes_code_keys = std::same_as<V, VnniFloats>;
+  static constexpr bool takes_code_values = takes_code_keys || std::same_as<V, PairCodeFloats>;
   static constexpr std::size_t serial_macs = 1000000;  // about 10 us: less than that is not worth another thread
 
   /// The token rows of a block and the sizes that go with them.
@@ -192,8 +196,19 @@ class AttentionJob {
     float* to = workspace.queries.data();
     for (std::size_t t = 0; t < b.tokens; ++t) {
       const float* from = queries_.row(b.first + t).data() + kv_head * width;
-      if constexpr (takes_pairs) {
+      if constexpr (takes_code_keys) {
+        const CodeScales scales = code_scales(workspace);
+        for (std::size_t g = 0; g < blocking_.group; ++g) {
+          const std::size_t row = t * blocking_.group + g;
+          load_code_query(VnniFloats{}, from + g * shape_.head_dim, shape_.head_dim, shape_.scale,
+                          reinterpret_cast<std::byte*>(to) + row * blocking_.padded_dim, scales.queries[row],
+                          scales.starts[row]);
+        }
+      } else if constexpr (takes_pairs) {
         load_pair_queries(V{}, from, width, shape_.scale, to + t * width / 2);
+        if constexpr (takes_code_values) {
+          std::fill_n(code_scales(workspace).queries + t * blocking_.group, blocking_.group, 1.0f);
+        }
       } else {
         for (std::size_t i = 0; i < width; ++i) to[t * width + i] = from[i] * shape_.scale;
       }
@@ -221,6 +236,7 @@ class AttentionJob {
     segment.values = workspace.values.data();
     segment.counts = workspace.counts.data();
     segment.score_rows = workspace.score_rows.data();
+    segment.scales = code_scales(workspace);
     segment.state = state;
     for (std::size_t t = 0; t < b.tokens; ++t) {
       const std::size_t limit = scratch_.limits()[b.first + t];
@@ -234,13 +250,12 @@ class AttentionJob {
                 : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
       }
     }
-    constexpr std::size_t packing = takes_pairs ? 2 : 1;  // numbers in the place of a float
-    for (std::size_t tile = 0; tile < segment_keys && first + tile < b.limit; tile += key_tile) {
-      float* const rows = workspace.rows.data();
-      load_keys(kv_head, first + tile, b.limit, rows, workspace.keys.data() + tile * shape_.head_dim / packing);
-      load_values(kv_head, first + tile, b.limit, rows,
-                  workspace.values.data() + tile * blocking_.padded_dim / packing);
+    std::size_t tile = 0;
+    for (; tile < segment_keys && first + tile < b.limit; tile += key_tile) {
+      load_keys(kv_head, first, tile, b.limit, workspace);
+      load_values(kv_head, first, tile, b.limit, workspace);
     }
+    if constexpr (takes_code_values) take_value_logs(VnniFloats{}, segment.scales, tile);
     [[maybe_unused]] const AttentionSetup<V> setup(segment.rows);
     attend(V{}, segment);
   }
@@ -256,43 +271,79 @@ class AttentionJob {
     return kv_.value(kv_head, keys_[std::min(k, limit - 1)]);
   }
 
-  // storage: [16, padded_dim], for rows that have to be converted first.
+  [[nodiscard]] static CodeScales code_scales(AttentionWorkspace& workspace) {
+    float* const scales = workspace.scales.data();
+    float* const unit = scales + 3 * segment_keys;
+    return {scales, scales + segment_keys, scales + 2 * segment_keys, unit, unit + key_tile, workspace.starts.data()};
+  }
 
-  /// to [head_dim, key_tile] floats, or [head_dim / 2, key_tile] pairs.
-  void load_keys(std::size_t kv_head, std::size_t first, std::size_t limit, float* storage, float* to) const {
-    static_assert(V::width <= 16);
-    const float* rows[V::width];
-    for (std::size_t k = 0; k < key_tile; k += V::width) {
-      for (std::size_t j = 0; j < V::width; ++j) {
-        const auto* const row = key_row(kv_head, first + k + j, limit);
-        float* const space = storage + j * blocking_.padded_dim;
-        if constexpr (takes_pairs) {
-          rows[j] = reinterpret_cast<const float*>(bfloat16_row(V{}, row, shape_.head_dim, space));
-        } else {
-          rows[j] = float_row(V{}, row, shape_.head_dim, space);
-        }
+  /// The tile `tile` of the segment that begins at key `first`, to [head_dim, key_tile] floats, [head_dim / 2,
+  /// key_tile] pairs or [head_dim / 4, key_tile] words of codes.
+  void load_keys(std::size_t kv_head, std::size_t first, std::size_t tile, std::size_t limit,
+                 AttentionWorkspace& workspace) const {
+    first += tile;
+    if constexpr (takes_code_keys) {
+      const std::size_t words = (shape_.head_dim + 3) / 4;
+      const std::int8_t* rows[key_tile];
+      float* const scales = code_scales(workspace).keys + tile;
+      for (std::size_t k = 0; k < key_tile; ++k) {
+        const Int8* const row = key_row(kv_head, first + k, limit);
+        scales[k] = row_scale(row);
+        rows[k] = row_codes(row);
       }
-      transpose_keys(V{}, rows, takes_pairs ? shape_.head_dim / 2 : shape_.head_dim, to + k);
+      load_code_keys(VnniFloats{}, rows, words, reinterpret_cast<std::byte*>(workspace.keys.data()) + tile * words * 4);
+    } else {
+      static_assert(V::width <= 16);
+      const std::size_t places = takes_pairs ? shape_.head_dim / 2 : shape_.head_dim;
+      const float* rows[V::width];
+      for (std::size_t k = 0; k < key_tile; k += V::width) {
+        for (std::size_t j = 0; j < V::width; ++j) {
+          const auto* const row = key_row(kv_head, first + k + j, limit);
+          float* const space = workspace.rows.data() + j * blocking_.padded_dim;
+          if constexpr (takes_pairs) {
+            rows[j] = reinterpret_cast<const float*>(bfloat16_row(V{}, row, shape_.head_dim, space));
+          } else {
+            rows[j] = float_row(V{}, row, shape_.head_dim, space);
+          }
+        }
+        transpose_keys(V{}, rows, places, workspace.keys.data() + tile * places + k);
+      }
     }
   }
 
-  /// to [key_tile, padded_dim] floats, or [key_tile / 2, padded_dim] pairs.
-  void load_values(std::size_t kv_head, std::size_t first, std::size_t limit, [[maybe_unused]] float* storage,
-                   float* to) const {
-    if constexpr (takes_pairs) {
+  /// The same of values, to [key_tile, padded_dim] floats, [key_tile / 2, padded_dim] pairs or [key_tile / 4,
+  /// padded_dim] words of codes.
+  void load_values(std::size_t kv_head, std::size_t first, std::size_t tile, std::size_t limit,
+                   AttentionWorkspace& workspace) const {
+    const std::size_t dim = blocking_.padded_dim;
+    first += tile;
+    if constexpr (takes_code_values) {
+      const std::int8_t* rows[key_tile];
+      float* const scales = code_scales(workspace).values + tile;
+      for (std::size_t k = 0; k < key_tile; ++k) {
+        const Int8* const row = value_row(kv_head, first + k, limit);
+        scales[k] = row_scale(row);
+        rows[k] = row_codes(row);
+      }
+      std::byte* const to = reinterpret_cast<std::byte*>(workspace.values.data()) + tile * dim;
+      for (std::size_t group = 0; group < key_tile / 4; ++group) {
+        load_code_values(VnniFloats{}, rows + 4 * group, shape_.head_dim, to + value_group_place(group) * 4 * dim);
+      }
+    } else if constexpr (takes_pairs) {
       const auto row = [&](std::size_t k, float* space) {
         return bfloat16_row(V{}, value_row(kv_head, first + k, limit), shape_.head_dim, space);
       };
+      float* const storage = workspace.rows.data();
+      float* const to = workspace.values.data() + tile / 2 * dim;
       for (std::size_t k = 0; k < key_tile; k += 2) {
-        pair_values(V{}, row(k, storage), row(k + 1, storage + blocking_.padded_dim), shape_.head_dim,
-                    to + k / 2 * blocking_.padded_dim);
+        pair_values(V{}, row(k, storage), row(k + 1, storage + dim), shape_.head_dim, to + k / 2 * dim);
       }
     } else {
       for (std::size_t k = 0; k < key_tile; ++k) {
-        float* const row = to + k * blocking_.padded_dim;
+        float* const row = workspace.values.data() + (tile + k) * dim;
         const float* const from = float_row(V{}, value_row(kv_head, first + k, limit), shape_.head_dim, row);
         if (from != row) std::copy_n(from, shape_.head_dim, row);
-        std::fill_n(row + shape_.head_dim, blocking_.padded_dim - shape_.head_dim, 0.0f);
+        std::fill_n(row + shape_.head_dim, dim - shape_.head_dim, 0.0f);
       }
     }
   }

@@ -254,8 +254,14 @@ struct Avx512Floats {
 };
 LAZYLLM_TARGET_END
 
+/// Those of AVX-512, and dots of 8-bit codes.
+struct VnniFloats : Avx512Floats {};
+
 /// Those of AVX-512, and dots of bfloat16 pairs.
 struct Bfloat16Floats : Avx512Floats {};
+
+/// The same, and dots of 8-bit codes.
+struct PairCodeFloats : Bfloat16Floats {};
 
 /// Those of AVX-512, and products of bfloat16 pairs on tile registers.
 struct AmxFloats : Bfloat16Floats {};

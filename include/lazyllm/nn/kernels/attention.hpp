@@ -28,8 +28,18 @@ struct AttentionState {
   float* out = nullptr;
 };
 
+/// What goes with rows of 8-bit codes (attention_codes.hpp): in a segment of keys, and in a block of queries.
+struct CodeScales {
+  float* keys = nullptr;           // [segment_keys]
+  float* values = nullptr;         // [segment_keys] in units of value_unit
+  float* value_logs = nullptr;     // [segment_keys] log2 of them, or 0 to 0.09 less
+  float* value_unit = nullptr;     // [key_tile] one number
+  float* queries = nullptr;        // [rows]
+  std::int32_t* starts = nullptr;  // [rows] -128 times the sum of the row's codes
+};
+
 /// Query rows against one segment of keys. Kernels that multiply pairs of bfloat16 (attention_pairs.hpp) find those in
-/// queries, keys and values, each pair in the place of a float.
+/// queries, keys and values, each pair in the place of a float; kernels on codes (attention_codes.hpp) four bytes.
 struct AttentionSegment {
   std::size_t rows = 0;
   std::size_t head_dim = 0;
@@ -39,6 +49,7 @@ struct AttentionSegment {
   const float* values = nullptr;        // [segment_keys, padded_dim]
   const std::size_t* counts = nullptr;  // [rows] keys of this segment that the row sees, ascending
   float* const* score_rows = nullptr;   // [rows] where the row's scores of this segment go, or null
+  CodeScales scales;                    // of codes only
   AttentionState state;                 // max -infinity, sums and out zero
 };
 

@@ -1,0 +1,48 @@
+// Tiled attention with keys in bfloat16 and values of 8 bits: scores are the dots of attention_pairs.hpp, weights and
+// the sum of values those of attention_codes.hpp.
+#pragma once
+
+#include <lazyllm/nn/kernels/attention_codes.hpp>
+#include <lazyllm/nn/kernels/attention_pairs.hpp>
+
+#include <algorithm>
+#include <cstddef>
+
+#if defined(__x86_64__)
+
+LAZYLLM_TARGET_AVX512BF16_BEGIN
+namespace lazyllm::inline v0::detail {
+
+/// R rows from `row` on against one segment.
+template <std::size_t R>
+void attend_panel(PairCodeFloats, const AttentionSegment& segment, std::size_t row) {
+  alignas(64) float scores[R * segment_keys];
+  const std::size_t keys = whole_tiles(segment.counts[row + R - 1]);
+  const std::size_t query_pairs = segment.head_dim / 2;
+  for (std::size_t first = 0; first < keys; first += key_tile) {
+    multiply_pairs<R, 4>(segment.queries + row * query_pairs, query_pairs, segment.keys + first * query_pairs, key_tile,
+                         query_pairs, scores + first, segment_keys);
+  }
+  sum_code_values<R>(segment, row, keys, scores);
+}
+
+/// All rows against one segment; counts ascend.
+inline void attend(PairCodeFloats tag, const AttentionSegment& segment) {
+  for (std::size_t row = 0; row < segment.rows; row += panel_rows) {
+    const std::size_t rows = std::min(panel_rows, segment.rows - row);
+    if (segment.counts[row + rows - 1] == 0) continue;
+    switch (rows) {
+      case 1: attend_panel<1>(tag, segment, row); break;
+      case 2: attend_panel<2>(tag, segment, row); break;
+      case 3: attend_panel<3>(tag, segment, row); break;
+      case 4: attend_panel<4>(tag, segment, row); break;
+      case 5: attend_panel<5>(tag, segment, row); break;
+      default: attend_panel<6>(tag, segment, row); break;
+    }
+  }
+}
+
+}  // namespace lazyllm::inline v0::detail
+LAZYLLM_TARGET_END
+
+#endif
