@@ -253,7 +253,15 @@ void add_perplexity_options(CLI::App& command, PerplexityCommand& options) {
       ->check(whole_number(4, most_tokens));
   command.add_option("--chunks", options.chunks, "only the first of them; default: all")
       ->check(whole_number(1, most_tokens));
-  command.add_flag("--kl-divergence", options.kl_divergence, "compare with the dense model, token by token");
+  CLI::Option* const dense =
+      command.add_flag("--kl-divergence", options.kl_divergence, "compare with the dense model, token by token");
+  command.add_option("--base", options.base, "compare with this run, which --save-base stored, token by token")
+      ->type_name("FILE")
+      ->excludes(dense);
+  command
+      .add_option("--save-base", options.save_base,
+                  "store this run's logits (two bytes for each word of the vocabulary and scored token)")
+      ->type_name("FILE");
   command.add_flag("--json", options.json, "one JSON object instead of the text");
 }
 
@@ -328,6 +336,7 @@ Command parse_options(int argc, const char* const* argv) {
     }
     if (perplexity_app->parsed()) {
       perplexity.prune = as_usage("--prune", [&] { return parse_prune(perplexity.prune_name); });
+      complete(perplexity.limits, perplexity.prune);
       return perplexity;
     }
     if (eval_app->parsed()) {

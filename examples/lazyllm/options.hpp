@@ -105,6 +105,8 @@ struct PerplexityCommand {
   PruneSpec prune;
   PruneLimits limits;
   bool kl_divergence = false;
+  std::filesystem::path base;       // compared with; empty: none
+  std::filesystem::path save_base;  // empty: none
   bool json = false;
   std::optional<std::size_t> threads;
 };

@@ -1,5 +1,6 @@
 #include "perplexity.hpp"
 
+#include "base_file.hpp"
 #include "formatted.hpp"
 #include "input.hpp"
 
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -23,29 +25,32 @@ namespace {
 
 using namespace lazyllm;
 
-/// One chunk after the other, each on a fresh graph.
+/// One chunk after the other, each on a fresh graph; compared with the dense model, or with the next positions of a
+/// base.
 class ChunkRunner {
  public:
-  ChunkRunner(const PerplexityCommand& command, StepSchedule schedule, ThreadPool& pool)
-      : command_(command), schedule_(std::move(schedule)), pool_(pool) {}
+  ChunkRunner(const PerplexityCommand& command, StepSchedule schedule, const BaseScope& scope, ThreadPool& pool)
+      : command_(command), schedule_(std::move(schedule)), pool_(pool) {
+    if (!command.base.empty()) base_.emplace(command.base, scope);
+    if (!command.save_base.empty()) saved_.emplace(command.save_base, scope);
+  }
 
   void load(const ModelFile& model, const Progress& progress) { weights_ = model.load_weights(pool_, progress); }
 
   void run(std::span<const TokenId> chunk, PerplexityReport& report) {
-    if (!command_.kl_divergence) {
-      score(chunk,
-            [&](std::span<const float> logits, TokenId next) { report.perplexity.add(log_probability(logits, next)); });
-      return;
-    }
     std::vector<std::vector<float>> dense;
-    score_dense(chunk, [&](std::span<const float> logits, TokenId next) {
-      report.dense->add(log_probability(logits, next));
-      dense.emplace_back(logits.begin(), logits.end());
-    });
+    if (command_.kl_divergence) {
+      score_dense(chunk,
+                  [&](std::span<const float> logits, TokenId) { dense.emplace_back(logits.begin(), logits.end()); });
+    }
     std::size_t position = 0;
     score(chunk, [&](std::span<const float> logits, TokenId next) {
       report.perplexity.add(log_probability(logits, next));
-      divergence_.add(dense[position++], logits, next);
+      if (saved_) saved_->write(logits);
+      if (!report.reference) return;
+      const std::span<const float> reference = base_ ? base_->read() : dense[position++];
+      report.reference->add(log_probability(reference, next));
+      divergence_.add(reference, logits, next);
     });
   }
   [[nodiscard]] ContinuationScore divergence() const { return divergence_.score(); }
@@ -72,6 +77,8 @@ class ChunkRunner {
   StepSchedule schedule_;
   ThreadPool& pool_;
   std::shared_ptr<const Weights> weights_;
+  std::optional<BaseReader> base_;
+  std::optional<BaseWriter> saved_;
   ContinuationScorer divergence_;
 };
 
@@ -82,12 +89,13 @@ std::string text_report(const PerplexityReport& report) {
   std::string text = report.model + ", " + std::string(name(report.isa)) + ", " + std::to_string(report.threads) +
                      formatted(" threads; %zu chunks of %zu tokens, %zu tokens scored\n", report.chunks,
                                report.chunk_tokens, report.perplexity.tokens());
-  if (report.dense) text += line("dense", *report.dense);
+  if (report.reference) text += line(report.base.empty() ? "dense" : report.base.c_str(), *report.reference);
   text += line(report.prune == "none" ? "dense" : report.prune.c_str(), report.perplexity);
   if (report.divergence) {
     const ContinuationScore& score = *report.divergence;
-    text += formatted("ratio of perplexities: %.5f\nKL(dense || pruned): mean %.5f, median %.5f, 99 %% %.4f\n",
-                      score.perplexity_ratio, score.kl_mean, score.kl_median, score.kl_p99) +
+    text += formatted("ratio of perplexities: %.5f\nKL(%s): mean %.5f, median %.5f, 99 %% %.4f\n",
+                      score.perplexity_ratio, report.base.empty() ? "dense || pruned" : "base || this", score.kl_mean,
+                      score.kl_median, score.kl_p99) +
             formatted("same top token: %.2f %%\n", 100 * score.top1_agreement);
   }
   return text;
@@ -105,7 +113,8 @@ std::string json_report(const PerplexityReport& report) {
                                    {"perplexity_error", report.perplexity.error()}};
   if (report.divergence) {
     const ContinuationScore& score = *report.divergence;
-    object["dense_perplexity"] = report.dense->value();
+    if (!report.base.empty()) object["base"] = report.base;
+    object[report.base.empty() ? "dense_perplexity" : "base_perplexity"] = report.reference->value();
     object["perplexity_ratio"] = score.perplexity_ratio;
     object["kl_mean"] = score.kl_mean;
     object["kl_median"] = score.kl_median;
@@ -130,25 +139,27 @@ PerplexityReport run_perplexity(const PerplexityCommand& command, const Progress
   std::vector<std::vector<TokenId>> chunks = text_chunks(text, tokenizer, command.chunk_tokens);
   if (command.chunks) chunks.resize(std::min(*command.chunks, chunks.size()));
   ThreadPool pool(command.threads.value_or(cpu_count()));
-  ChunkRunner runner(command, model.schedule(command.prune, on_note), pool);
+  ChunkRunner runner(command, model.schedule(command.prune, on_note), base_scope(chunks, model.config.vocab_size),
+                     pool);
   runner.load(model, progress);
 
   PerplexityReport report{.model = command.model.filename().string(),
                           .prune = command.prune_name,
+                          .base = command.base.filename().string(),
                           .threads = pool.concurrency(),
                           .isa = active_isa(),
                           .chunks = chunks.size(),
                           .chunk_tokens = command.chunk_tokens,
                           .perplexity = {},
-                          .dense = {},
+                          .reference = {},
                           .divergence = {}};
-  if (command.kl_divergence) report.dense.emplace();
+  if (command.kl_divergence || !command.base.empty()) report.reference.emplace();
   for (std::size_t i = 0; i < chunks.size(); ++i) {
     progress("scoring", i, chunks.size());
     runner.run(chunks[i], report);
   }
   progress("scoring", chunks.size(), chunks.size());
-  if (command.kl_divergence) report.divergence = runner.divergence();
+  if (report.reference) report.divergence = runner.divergence();
   return report;
 }
 

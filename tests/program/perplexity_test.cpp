@@ -118,3 +118,63 @@ TEST_CASE("perplexity refuses wrong usage with status 2 and wrong files with sta
     CHECK(std::ranges::count(result.err, '\n') == 1);
   }
 }
+
+TEST_CASE("a stored run is what another one is compared with") {
+  const Fixture f;
+  const std::string base = f.file("base");
+  const Json dense = f.json({"--save-base", base});
+  CHECK(std::filesystem::file_size(base) == 16 + 4 * 8 + 87 * (4 + 2 * tiny_vocab));
+
+  const Json same = f.json({"--base", base});
+  CHECK(same["base"] == "base");
+  CHECK(same["base_perplexity"].get<double>() == doctest::Approx(dense["perplexity"].get<double>()).epsilon(2e-4));
+  CHECK(same["kl_mean"] < 1e-7);  // rounding by at most 24 / 65535 / 2: half its square
+  CHECK(same["top1_agreement"] == 1);
+
+  const Json pruned = f.json({"--prune", "0:0.1", "--base", base});
+  const Json direct = f.json({"--prune", "0:0.1", "--kl-divergence"});
+  for (const char* number : {"kl_mean", "kl_median", "kl_p99", "perplexity_ratio"}) {
+    CAPTURE(number);
+    CHECK(pruned[number].get<double>() == doctest::Approx(direct[number].get<double>()).epsilon(2e-3));
+  }
+  CHECK(f.perplexity({"--base", base}).out.find("KL(base || this): mean ") != std::string::npos);
+}
+
+TEST_CASE("a base of another run, or a damaged one, is refused by name before any work") {
+  const Fixture f;
+  const std::string base = f.file("base");
+  REQUIRE(f.perplexity({"--save-base", base}).status == 0);
+  const std::string good = read_bytes(base);
+  const auto refused = [&](const Arguments& more, const std::string& named) {
+    Arguments arguments = {"--base", base};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const ProgramResult result = f.perplexity(arguments);
+    CAPTURE(result.err);
+    CHECK(result.status == 1);
+    CHECK(result.err.find(base) != std::string::npos);
+    CHECK(result.err.find(named) != std::string::npos);
+  };
+  refused({"--chunks", "2"}, "scored tokens 87, this one has 58");
+  const ProgramResult others = run_program(
+      "lazyllm", {"perplexity", "-m", f.file("model.gguf"), "-f", f.file("text"), "-c", "50", "--base", base});
+  CHECK(others.status == 1);
+  CHECK(others.err.find("chunks of 60, this one has 50") != std::string::npos);
+  std::ofstream(f.file("text")) << std::string(200, 'a');
+  refused({}, "another text");
+  std::ofstream(base, std::ios::binary) << good.substr(0, 20);
+  refused({}, "cannot read");
+  std::ofstream(base, std::ios::binary) << "no base at all, but as long as its head is, or longer";
+  refused({}, "is no base");
+  CHECK(f.perplexity({"--save-base", f.file("no/where")}).status == 1);
+  CHECK(f.perplexity({"--base", base, "--kl-divergence"}).status == 2);
+}
+
+TEST_CASE("a base that is not whole is refused") {
+  const Fixture f;
+  const std::string base = f.file("base");
+  REQUIRE(f.perplexity({"--save-base", base}).status == 0);
+  std::filesystem::resize_file(base, std::filesystem::file_size(base) - 1);
+  const ProgramResult result = f.perplexity({"--base", base});
+  CHECK(result.status == 1);
+  CHECK(result.err.find("a whole base of 87 scored tokens") != std::string::npos);
+}
