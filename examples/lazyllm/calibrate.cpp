@@ -2,20 +2,21 @@
 
 #include "eval_report.hpp"
 #include "formatted.hpp"
+#include "input.hpp"
 #include "task_source.hpp"
 
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/eval/any_policy.hpp>
 #include <lazyllm/eval/calibration.hpp>
 #include <lazyllm/eval/comparison.hpp>
+#include <lazyllm/eval/summary.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/simd/isa.hpp>
 
-#include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <optional>
 #include <span>
+#include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -24,14 +25,12 @@ namespace {
 
 using namespace lazyllm;
 
-constexpr double depths[] = {0.1, 0.3, 0.5, 0.7, 0.9};
-
 /// Opened at once, so that a wrong path shows before any work; the old file stays until a new one is whole.
 class PresetsWriter {
  public:
   explicit PresetsWriter(std::filesystem::path path) : path_(std::move(path)), part_(path_) {
     part_ += ".part";
-    if (!std::ofstream(part_)) throw Error(ErrorCode::io, "cannot write " + part_.string());
+    write_text(part_, "");
   }
   ~PresetsWriter() {
     std::error_code ignored;
@@ -41,9 +40,7 @@ class PresetsWriter {
   PresetsWriter& operator=(const PresetsWriter&) = delete;
 
   void write(const CalibrationReport& report) {
-    if (!(std::ofstream(part_, std::ios::binary) << presets_json(report) << std::flush)) {
-      throw Error(ErrorCode::io, "cannot write " + part_.string());
-    }
+    write_text(part_, presets_json(report));
     std::filesystem::rename(part_, path_);
   }
 
@@ -67,15 +64,7 @@ std::vector<SummaryRow> measure_held_out(const CalibrationReport& report, ModelM
         [&](Record record) { records.push_back(std::move(record)); });
   }
   progress("measuring on other items", items.size(), items.size());
-  std::vector<SummaryRow> rows;
-  std::vector<std::optional<Task>> tasks(report.tasks.begin(), report.tasks.end());
-  tasks.emplace_back();
-  for (const std::optional<Task>& task : tasks) {
-    for (const PolicySpec& spec : specs) {
-      if (auto row = summarise(records, spec.text, task)) rows.push_back(std::move(*row));
-    }
-  }
-  return rows;
+  return summary_rows(records, specs, report.tasks);
 }
 
 }  // namespace
@@ -85,8 +74,8 @@ CalibrationReport run_calibrate(const CalibrateCommand& command, const Progress&
   const ModelFile model(command.model);
   const TaskSource source(model, command.texts, {.seed = command.seed, .continuation_tokens = 32}, on_note);
   std::vector<Item> items;
-  for (const ItemKey& key : source.keys(command.tasks, command.lengths, {std::begin(depths), std::end(depths)},
-                                        command.items + command.held_out)) {
+  for (const ItemKey& key :
+       source.keys(command.tasks, command.lengths, default_depths, command.items + command.held_out)) {
     items.push_back(source.make(key));
   }
   const std::size_t kinds = command.tasks.size() * command.lengths.size();

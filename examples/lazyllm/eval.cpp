@@ -3,12 +3,13 @@
 #include "eval_file.hpp"
 #include "eval_report.hpp"
 #include "formatted.hpp"
+#include "input.hpp"
 #include "task_source.hpp"
 
-#include <lazyllm/core/error.hpp>
 #include <lazyllm/eval/any_policy.hpp>
 #include <lazyllm/eval/comparison.hpp>
 #include <lazyllm/eval/item.hpp>
+#include <lazyllm/eval/summary.hpp>
 #include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 
@@ -16,10 +17,8 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
-#include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <span>
 #include <utility>
 
@@ -52,16 +51,15 @@ std::string run_line(const EvalCommand& command, const ModelFile& model, const P
   for (const StepSchedule& schedule : presets.schedules) {
     schedules += (schedules.empty() ? "" : "; ") + schedule_text(schedule);
   }
-  const nlohmann::ordered_json object = {
-      {"run", "lazyllm eval 1"},
-      {"model", command.model.filename().string()},
-      {"model_bytes", model.file.bytes().size()},
-      {"text", formatted("%016llx", static_cast<unsigned long long>(source.text_checksum()))},
-      {"seed", command.seed},
-      {"own_words", command.own_words},
-      {"presets", schedules},
-      {"isa", name(active_isa())},
-      {"threads", threads}};
+  const nlohmann::ordered_json object = {{"run", "lazyllm eval 1"},
+                                         {"model", command.model.filename().string()},
+                                         {"model_bytes", model.file.bytes().size()},
+                                         {"text", hexadecimal(source.text_checksum())},
+                                         {"seed", command.seed},
+                                         {"own_words", command.own_words},
+                                         {"presets", schedules},
+                                         {"isa", name(active_isa())},
+                                         {"threads", threads}};
   return object.dump();
 }
 
@@ -86,24 +84,6 @@ class Pace {
   Clock::time_point start_ = Clock::now();
 };
 
-/// The rows of one length, or of all, in the order of the policies; all tasks together where there are several.
-void add_rows(const EvalCommand& command, const std::vector<PolicySpec>& specs, const std::vector<Record>& records,
-              std::optional<std::size_t> length, std::vector<SummaryRow>& rows) {
-  std::vector<std::optional<Task>> tasks(command.tasks.begin(), command.tasks.end());
-  tasks.emplace_back();
-  for (const std::optional<Task>& task : tasks) {
-    for (const PolicySpec& spec : specs) {
-      if (auto row = summarise(records, spec.text, task, length)) rows.push_back(std::move(*row));
-    }
-  }
-}
-
-void write_file(const std::filesystem::path& path, const std::string& text) {
-  if (!(std::ofstream(path, std::ios::binary) << text << std::flush)) {
-    throw Error(ErrorCode::io, "cannot write " + path.string());
-  }
-}
-
 }  // namespace
 
 EvalReport run_eval(const EvalCommand& command, const Progress& progress, const Note& on_note) {
@@ -113,7 +93,7 @@ EvalReport run_eval(const EvalCommand& command, const Progress& progress, const 
   const TaskSource source(model, command.texts, {.seed = command.seed, .own_words = command.own_words}, on_note);
   const std::vector<ItemKey> keys = source.keys(command.tasks, command.lengths, command.depths, command.items);
   for (const PolicySpec& spec : specs) {
-    if (preset_named(spec.text.substr(0, spec.text.find('+')))) on_note(spec.text + ": " + presets.source);
+    if (spec.preset) on_note(spec.text + ": " + presets.source);
   }
   ThreadPool pool(command.threads.value_or(cpu_count()));
   RecordFile file;
@@ -144,12 +124,19 @@ EvalReport run_eval(const EvalCommand& command, const Progress& progress, const 
     progress("measuring", tokens_left, tokens_left);
   }
 
-  EvalReport report{command.model.filename().string(), pool.concurrency(), active_isa(), {}, {}};
-  add_rows(command, specs, file.records(), std::nullopt, report.rows);
-  for (const std::size_t length : command.lengths) add_rows(command, specs, file.records(), length, report.by_length);
+  EvalReport report{command.model.filename().string(),
+                    pool.concurrency(),
+                    active_isa(),
+                    summary_rows(file.records(), specs, command.tasks),
+                    {}};
+  for (const std::size_t length : command.lengths) {
+    for (SummaryRow& row : summary_rows(file.records(), specs, command.tasks, length)) {
+      report.by_length.push_back(std::move(row));
+    }
+  }
   if (!command.directory.empty()) {
-    write_file(command.directory / "table.md", eval_markdown(report));
-    write_file(command.directory / "table.csv", eval_csv(report));
+    write_text(command.directory / "table.md", eval_markdown(report));
+    write_text(command.directory / "table.csv", eval_csv(report));
   }
   return report;
 }

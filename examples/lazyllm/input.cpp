@@ -34,6 +34,12 @@ std::string read_text(const std::filesystem::path& path) {
   return text;
 }
 
+void write_text(const std::filesystem::path& path, std::string_view text) {
+  if (!(std::ofstream(path, std::ios::binary) << text << std::flush)) {
+    throw Error(ErrorCode::io, "cannot write " + path.string());
+  }
+}
+
 std::vector<TokenId> read_ids(const std::filesystem::path& path) {
   const auto wrong = [&](const std::string& what) {
     return Error(ErrorCode::malformed, path.string() + ": " + what + "; wanted is a JSON array of token ids");

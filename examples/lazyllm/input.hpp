@@ -21,6 +21,9 @@ namespace program {
 /// All bytes of the file; "-" is standard input.
 std::string read_text(const std::filesystem::path& path);
 
+/// The file's contents become `text`.
+void write_text(const std::filesystem::path& path, std::string_view text);
+
 /// A file that holds a JSON array of token ids.
 std::vector<lazyllm::TokenId> read_ids(const std::filesystem::path& path);
 

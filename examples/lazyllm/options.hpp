@@ -82,12 +82,15 @@ struct BenchCommand {
   BenchFormat format = BenchFormat::markdown;
 };
 
+/// Where in a document what is asked for stands.
+inline const std::vector<double> default_depths = {0.1, 0.3, 0.5, 0.7, 0.9};
+
 struct EvalCommand {
   std::filesystem::path model;
   std::vector<std::filesystem::path> texts;
   std::vector<lazyllm::Task> tasks = {lazyllm::Task::needle, lazyllm::Task::facts};
   std::vector<std::size_t> lengths = {1000, 2000, 4000};
-  std::vector<double> depths = {0.1, 0.3, 0.5, 0.7, 0.9};
+  std::vector<double> depths = default_depths;
   std::vector<std::string> policies = {"auto"};
   std::size_t items = 20;
   std::uint64_t seed = 1;

@@ -17,8 +17,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr const char* format_name = "lazyllm presets 1";
 
-std::string hexadecimal(std::uint64_t value) { return formatted("%016llx", static_cast<unsigned long long>(value)); }
-
 Json json_of(const Trial& trial) {
   return {
       {"schedule", schedule_text(trial.schedule)}, {"work", trial.work}, {"loss", trial.loss}, {"items", trial.items}};

@@ -2,8 +2,8 @@
 #include <doctest/doctest.h>
 #include <lazyllm/simd/isa.hpp>
 
+#include "support/model_directory.hpp"
 #include "support/run_program.hpp"
-#include "support/temporary_directory.hpp"
 #include "support/tiny_model.hpp"
 
 #include <algorithm>
@@ -22,14 +22,8 @@ using Json = nlohmann::json;
 using Arguments = std::vector<std::string>;
 
 /// A directory with the tiny model, and the program run on it.
-struct Fixture {
-  Fixture() { save_tiny_model(directory.path() / "model.gguf"); }
-
-  [[nodiscard]] ProgramResult bench(const Arguments& more) const {
-    Arguments arguments = {"bench", "-m", (directory.path() / "model.gguf").string()};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_program("lazyllm", arguments);
-  }
+struct Fixture : ModelDirectory {
+  [[nodiscard]] ProgramResult bench(const Arguments& more) const { return run("bench", more); }
   [[nodiscard]] std::string output(Arguments more, const char* format) const {
     more.insert(more.end(), {"-o", format});
     const ProgramResult result = bench(more);
@@ -40,8 +34,6 @@ struct Fixture {
     return result.out;
   }
   [[nodiscard]] Json json(const Arguments& more) const { return Json::parse(output(more, "json")); }
-
-  TemporaryDirectory directory;
 };
 
 using RowName = std::tuple<std::string, std::size_t, std::size_t, std::string>;  // kind, tokens, depth, prune

@@ -5,8 +5,8 @@
 #include <lazyllm/prune/schedule.hpp>
 
 #include "calibrate.hpp"
+#include "support/model_directory.hpp"
 #include "support/run_program.hpp"
-#include "support/temporary_directory.hpp"
 #include "support/tiny_model.hpp"
 
 #include <cstddef>
@@ -25,25 +25,15 @@ using Json = nlohmann::json;
 using Arguments = std::vector<std::string>;
 
 /// A directory with the tiny model and a text.
-struct Fixture {
-  Fixture() {
-    save_tiny_model(file("model.gguf"));
-    std::ofstream(file("text")) << "In the beginning was a garden.\nA river went out. Four heads it had!";
-  }
-
-  [[nodiscard]] std::string file(const std::string& name) const { return (directory.path() / name).string(); }
+struct Fixture : ModelDirectory {
   [[nodiscard]] std::string presets_file() const { return file("model.gguf.lazyllm.json"); }
   [[nodiscard]] ProgramResult calibrate(const Arguments& more = {}) const {
-    Arguments arguments = {
-        "calibrate", "-m",  file("model.gguf"), "-f", file("text"), "-t", "1",        "--tasks", "needle",
-        "--lengths", "400", "--items",          "1",  "--held-out", "1",  "--trials", "6",       "--kl",
-        "100"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_program("lazyllm", arguments);
+    return run("calibrate",
+               {"-f", text_file, "-t", "1", "--tasks", "needle", "--lengths", "400", "--items", "1", "--held-out", "1",
+                "--trials", "6", "--kl", "100"},
+               more);
   }
-  [[nodiscard]] ProgramResult generate() const {
-    return run_program("lazyllm", {"generate", "-m", file("model.gguf"), "-p", "abc", "-n", "1", "--prune", "auto"});
-  }
+  [[nodiscard]] ProgramResult generate() const { return run("generate", {"-p", "abc", "-n", "1", "--prune", "auto"}); }
   [[nodiscard]] Json stored() const { return Json::parse(read_bytes(presets_file())); }
   void store(const Json& object) const { std::ofstream(presets_file()) << object; }
   [[nodiscard]] program::CalibrateCommand command() const {
@@ -58,7 +48,7 @@ struct Fixture {
             .output = {}};
   }
 
-  TemporaryDirectory directory;
+  std::string text_file = file("text", "In the beginning was a garden.\nA river went out. Four heads it had!");
 };
 
 const auto no_progress = [](std::string_view, std::uint64_t, std::uint64_t) {};

@@ -1,8 +1,8 @@
 // `lazyllm eval` from the outside: what it stores, how it goes on after an interruption, and its errors.
 #include <doctest/doctest.h>
 
+#include "support/model_directory.hpp"
 #include "support/run_program.hpp"
-#include "support/temporary_directory.hpp"
 #include "support/tiny_model.hpp"
 
 #include <algorithm>
@@ -23,18 +23,9 @@ using Json = nlohmann::json;
 using Arguments = std::vector<std::string>;
 
 /// A directory with the tiny model and a text, and the program run on them; the results go to `out`.
-struct Fixture {
-  Fixture() {
-    save_tiny_model(file("model.gguf"));
-    std::ofstream(file("text"))
-        << "In the beginning was a garden.\nA river went out. Four heads it had! Who named them?";
-  }
-
-  [[nodiscard]] std::string file(const std::string& name) const { return (directory.path() / name).string(); }
+struct Fixture : ModelDirectory {
   [[nodiscard]] ProgramResult eval(const Arguments& more) const {
-    Arguments arguments = {"eval", "-m", file("model.gguf"), "-f", file("text"), "-t", "1"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_program("lazyllm", arguments);
+    return run("eval", {"-f", text_file, "-t", "1"}, more);
   }
   /// Two needles, dense and under two policies.
   [[nodiscard]] ProgramResult two_needles(const Arguments& more = {}) const {
@@ -58,7 +49,8 @@ struct Fixture {
     return {lines.begin() + 1, lines.end()};
   }
 
-  TemporaryDirectory directory;
+  std::string text_file =
+      file("text", "In the beginning was a garden.\nA river went out. Four heads it had! Who named them?");
 };
 
 /// Records without what a clock says.

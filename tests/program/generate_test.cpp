@@ -8,8 +8,8 @@
 #include <lazyllm/text/generator.hpp>
 #include <lazyllm/version.hpp>
 
+#include "support/model_directory.hpp"
 #include "support/run_program.hpp"
-#include "support/temporary_directory.hpp"
 #include "support/tiny_model.hpp"
 
 #include <algorithm>
@@ -33,18 +33,9 @@ using Arguments = std::vector<std::string>;
 const std::string prompt = "The quick brown fox jumps over the lazy dog. 0123456789!";  // a token a character
 
 /// A directory with the tiny model, and the program run on it.
-struct Fixture {
-  Fixture() { save_tiny_model(file("model.gguf")); }
-
-  [[nodiscard]] std::string file(const std::string& name) const { return (directory.path() / name).string(); }
-  [[nodiscard]] std::string file(const std::string& name, const std::string& contents) const {
-    std::ofstream(file(name), std::ios::binary) << contents;
-    return file(name);
-  }
+struct Fixture : ModelDirectory {
   [[nodiscard]] ProgramResult generate(const Arguments& more, const std::string& input = "") const {
-    Arguments arguments = {"generate", "-m", file("model.gguf")};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_program("lazyllm", arguments, input);
+    return run("generate", more, {}, input);
   }
   /// The object of a greedy run on the raw prompt.
   [[nodiscard]] Json json(const Arguments& more) const {
@@ -59,8 +50,6 @@ struct Fixture {
     REQUIRE(result.out.back() == '\n');
     return Json::parse(result.out);
   }
-
-  TemporaryDirectory directory;
 };
 
 std::size_t sum(const Json& numbers) {

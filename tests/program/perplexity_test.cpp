@@ -1,8 +1,8 @@
 // `lazyllm perplexity` from the outside.
 #include <doctest/doctest.h>
 
+#include "support/model_directory.hpp"
 #include "support/run_program.hpp"
-#include "support/temporary_directory.hpp"
 #include "support/tiny_model.hpp"
 
 #include <algorithm>
@@ -22,17 +22,13 @@ using Json = nlohmann::json;
 using Arguments = std::vector<std::string>;
 
 /// A directory with the tiny model and a text of 200 characters, a token each.
-struct Fixture {
+struct Fixture : ModelDirectory {
   Fixture() {
-    save_tiny_model(file("model.gguf"));
     std::ofstream text(file("text"));
     for (int i = 0; i < 200; ++i) text << static_cast<char>('a' + (i * i) % 26);
   }
-  [[nodiscard]] std::string file(const std::string& name) const { return (directory.path() / name).string(); }
   [[nodiscard]] ProgramResult perplexity(const Arguments& more) const {
-    Arguments arguments = {"perplexity", "-m", file("model.gguf"), "-f", file("text"), "-c", "60"};
-    arguments.insert(arguments.end(), more.begin(), more.end());
-    return run_program("lazyllm", arguments);
+    return run("perplexity", {"-f", file("text"), "-c", "60"}, more);
   }
   [[nodiscard]] Json json(Arguments more) const {
     more.emplace_back("--json");
@@ -42,8 +38,6 @@ struct Fixture {
     REQUIRE(std::ranges::count(result.out, '\n') == 1);
     return Json::parse(result.out);
   }
-
-  TemporaryDirectory directory;
 };
 
 }  // namespace

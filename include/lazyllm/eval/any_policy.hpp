@@ -62,7 +62,8 @@ static_assert(ScoringPolicy<AnyPolicy>);
 
 /// One policy of a comparison.
 struct PolicySpec {
-  std::string text;  ///< as the user named it
+  std::string text;                   ///< as the user named it
+  std::optional<Preset> preset = {};  ///< which one the text names, if one
   AnyPolicy::Variant policy = KeepAll{};
   std::optional<ScheduleEntry> filter = {};  ///< GemFilter: the prompt is filtered by this entry first
   bool revive_in_decode = true;
@@ -121,10 +122,9 @@ inline FirstAndRecent parse_first_and_recent(std::string_view text) {
 }  // namespace detail
 
 inline PolicySpec parse_policy(std::string_view text, const PresetSchedules& presets, std::uint64_t seed) {
-  PolicySpec spec{.text = std::string(text)};
+  PolicySpec spec{.text = std::string(text), .preset = preset_named(text.substr(0, text.find('+')))};
   std::string_view body = text, rest, value;
-  const std::optional<Preset> preset = preset_named(text.substr(0, text.find('+')));
-  if (preset) spec.decode_revivals = recommended_decode_revivals;
+  if (spec.preset) spec.decode_revivals = recommended_decode_revivals;
   for (bool more = detail::split_at('+', body, rest); more;) {
     std::string_view part = rest;
     more = detail::split_at('+', part, rest);
@@ -139,7 +139,7 @@ inline PolicySpec parse_policy(std::string_view text, const PresetSchedules& pre
     }
   }
   if (!detail::split_at('=', body, value)) {
-    const StepSchedule schedule = preset ? presets.of(*preset) : parse_schedule(body);
+    const StepSchedule schedule = spec.preset ? presets.of(*spec.preset) : parse_schedule(body);
     if (!schedule.entries().empty()) spec.policy = TopKPolicy<>(MeanOverHeads{}, schedule);
   } else if (body == "random") {
     spec.policy = detail::parse_random(value, seed);

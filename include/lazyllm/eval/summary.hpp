@@ -3,6 +3,7 @@
 // Source: this library's.
 #pragma once
 
+#include <lazyllm/eval/any_policy.hpp>
 #include <lazyllm/eval/continuation.hpp>
 #include <lazyllm/eval/interval.hpp>
 #include <lazyllm/eval/record.hpp>
@@ -13,6 +14,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace lazyllm::inline v0 {
@@ -41,6 +43,11 @@ struct SummaryRow {
 [[nodiscard]] std::optional<SummaryRow> summarise(std::span<const Record> records, const std::string& policy,
                                                   std::optional<Task> task = {},
                                                   std::optional<std::size_t> length = {});
+
+/// Rows by task, then all tasks together, each in the order of the policies; as far as there are records.
+[[nodiscard]] std::vector<SummaryRow> summary_rows(std::span<const Record> records,
+                                                   std::span<const PolicySpec> policies, std::span<const Task> tasks,
+                                                   std::optional<std::size_t> length = {});
 
 namespace detail {
 
@@ -111,6 +118,19 @@ inline std::optional<SummaryRow> summarise(std::span<const Record> records, cons
   row.decode_rows_share = detail::mean(decode_shares);
   if (!continuations.empty()) row.continuation = detail::mean_continuation(continuations);
   return row;
+}
+
+inline std::vector<SummaryRow> summary_rows(std::span<const Record> records, std::span<const PolicySpec> policies,
+                                            std::span<const Task> tasks, std::optional<std::size_t> length) {
+  std::vector<std::optional<Task>> groups(tasks.begin(), tasks.end());
+  groups.emplace_back();
+  std::vector<SummaryRow> rows;
+  for (const std::optional<Task>& group : groups) {
+    for (const PolicySpec& policy : policies) {
+      if (auto row = summarise(records, policy.text, group, length)) rows.push_back(std::move(*row));
+    }
+  }
+  return rows;
 }
 
 }  // namespace lazyllm::inline v0

@@ -277,6 +277,16 @@ class AttentionJob {
     return {scales, scales + segment_keys, scales + 2 * segment_keys, unit, unit + key_tile, workspace.starts.data()};
   }
 
+  /// Codes and scales of a tile of stored rows.
+  template <class RowAt>
+  static void split_codes(RowAt row_at, const std::int8_t* (&codes)[key_tile], float* scales) {
+    for (std::size_t k = 0; k < key_tile; ++k) {
+      const Int8* const row = row_at(k);
+      scales[k] = row_scale(row);
+      codes[k] = row_codes(row);
+    }
+  }
+
   /// The tile `tile` of the segment that begins at key `first`, to [head_dim, key_tile] floats, [head_dim / 2,
   /// key_tile] pairs or [head_dim / 4, key_tile] words of codes.
   void load_keys(std::size_t kv_head, std::size_t first, std::size_t tile, std::size_t limit,
@@ -285,12 +295,8 @@ class AttentionJob {
     if constexpr (takes_code_keys) {
       const std::size_t words = (shape_.head_dim + 3) / 4;
       const std::int8_t* rows[key_tile];
-      float* const scales = code_scales(workspace).keys + tile;
-      for (std::size_t k = 0; k < key_tile; ++k) {
-        const Int8* const row = key_row(kv_head, first + k, limit);
-        scales[k] = row_scale(row);
-        rows[k] = row_codes(row);
-      }
+      split_codes([&](std::size_t k) { return key_row(kv_head, first + k, limit); }, rows,
+                  code_scales(workspace).keys + tile);
       load_code_keys(VnniFloats{}, rows, words, reinterpret_cast<std::byte*>(workspace.keys.data()) + tile * words * 4);
     } else {
       static_assert(V::width <= 16);
@@ -319,12 +325,8 @@ class AttentionJob {
     first += tile;
     if constexpr (takes_code_values) {
       const std::int8_t* rows[key_tile];
-      float* const scales = code_scales(workspace).values + tile;
-      for (std::size_t k = 0; k < key_tile; ++k) {
-        const Int8* const row = value_row(kv_head, first + k, limit);
-        scales[k] = row_scale(row);
-        rows[k] = row_codes(row);
-      }
+      split_codes([&](std::size_t k) { return value_row(kv_head, first + k, limit); }, rows,
+                  code_scales(workspace).values + tile);
       std::byte* const to = reinterpret_cast<std::byte*>(workspace.values.data()) + tile * dim;
       for (std::size_t group = 0; group < key_tile / 4; ++group) {
         load_code_values(VnniFloats{}, rows + 4 * group, shape_.head_dim, to + value_group_place(group) * 4 * dim);

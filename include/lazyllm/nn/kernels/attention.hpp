@@ -68,6 +68,24 @@ struct AttentionSetup {
   explicit AttentionSetup(std::size_t) {}
 };
 
+/// All rows against one segment, in panels of up to panel_rows rows; counts ascend. A kernel is an
+/// attend_panel<R>(V, segment, row): R rows from `row` on; one that has other panels has an attend of its own.
+template <class V>
+void attend(V tag, const AttentionSegment& segment) {
+  for (std::size_t row = 0; row < segment.rows; row += panel_rows) {
+    const std::size_t rows = std::min(panel_rows, segment.rows - row);
+    if (segment.counts[row + rows - 1] == 0) continue;
+    switch (rows) {
+      case 1: attend_panel<1>(tag, segment, row); break;
+      case 2: attend_panel<2>(tag, segment, row); break;
+      case 3: attend_panel<3>(tag, segment, row); break;
+      case 4: attend_panel<4>(tag, segment, row); break;
+      case 5: attend_panel<5>(tag, segment, row); break;
+      default: attend_panel<6>(tag, segment, row); break;
+    }
+  }
+}
+
 #define LAZYLLM_FLOATS PortableFloats<xsimd::default_arch>
 #include <lazyllm/nn/kernels/attention.inc>
 #undef LAZYLLM_FLOATS

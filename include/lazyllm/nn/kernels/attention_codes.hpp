@@ -109,8 +109,7 @@ inline __m512 linear_log2(__m512 x) {
 }
 
 /// Divides the first n scales of values, n a multiple of 16, by the largest's power of two, value_unit [key_tile], and
-/// takes their linear_log2. None counts as below -60, so that no weight is infinite before
-/// the scale makes it small.
+/// takes their linear_log2. None counts as below -60, so that no weight is infinite before the scale makes it small.
 inline void take_value_logs(VnniFloats, const CodeScales& scales, std::size_t n) {
   __m512 largest = _mm512_set1_ps(-126.0f);
   for (std::size_t k = 0; k < n; k += 16)
@@ -258,22 +257,6 @@ void attend_panel(VnniFloats, const AttentionSegment& segment, std::size_t row) 
                                 segment_keys);
   }
   sum_code_values<R>(segment, row, keys, products);
-}
-
-/// All rows against one segment; counts ascend.
-inline void attend(VnniFloats tag, const AttentionSegment& segment) {
-  for (std::size_t row = 0; row < segment.rows; row += panel_rows) {
-    const std::size_t rows = std::min(panel_rows, segment.rows - row);
-    if (segment.counts[row + rows - 1] == 0) continue;
-    switch (rows) {
-      case 1: attend_panel<1>(tag, segment, row); break;
-      case 2: attend_panel<2>(tag, segment, row); break;
-      case 3: attend_panel<3>(tag, segment, row); break;
-      case 4: attend_panel<4>(tag, segment, row); break;
-      case 5: attend_panel<5>(tag, segment, row); break;
-      default: attend_panel<6>(tag, segment, row); break;
-    }
-  }
 }
 
 }  // namespace lazyllm::inline v0::detail

@@ -26,22 +26,6 @@ void attend_panel(PairCodeFloats, const AttentionSegment& segment, std::size_t r
   sum_code_values<R>(segment, row, keys, scores);
 }
 
-/// All rows against one segment; counts ascend.
-inline void attend(PairCodeFloats tag, const AttentionSegment& segment) {
-  for (std::size_t row = 0; row < segment.rows; row += panel_rows) {
-    const std::size_t rows = std::min(panel_rows, segment.rows - row);
-    if (segment.counts[row + rows - 1] == 0) continue;
-    switch (rows) {
-      case 1: attend_panel<1>(tag, segment, row); break;
-      case 2: attend_panel<2>(tag, segment, row); break;
-      case 3: attend_panel<3>(tag, segment, row); break;
-      case 4: attend_panel<4>(tag, segment, row); break;
-      case 5: attend_panel<5>(tag, segment, row); break;
-      default: attend_panel<6>(tag, segment, row); break;
-    }
-  }
-}
-
 }  // namespace lazyllm::inline v0::detail
 LAZYLLM_TARGET_END
 

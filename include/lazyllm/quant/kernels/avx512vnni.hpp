@@ -178,9 +178,10 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
           LAZYLLM_UNROLL
           for (std::size_t p = 0; p < P; ++p) dots[r][p] = start;
         }
-        if constexpr (R == 1 && P > 2 && Bits == 4) add_block_dots<P>(dots[0], codes, panel_stride, a.codes(0));
+        constexpr bool whole_block = R == 1 && P > 2 && Bits == 4;
+        if constexpr (whole_block) add_block_dots<P>(dots[0], codes, panel_stride, a.codes(0));
         LAZYLLM_UNROLL
-        for (std::size_t i = 0; i < (R == 1 && P > 2 && Bits == 4 ? 0 : part_groups<Panel>); ++i) {
+        for (std::size_t i = 0; i < (whole_block ? 0 : part_groups<Panel>); ++i) {
           const std::size_t group = group_at<Panel>(part, i);
           __m512i weights[P];
           LAZYLLM_UNROLL
