@@ -1,4 +1,4 @@
-// Attention: prefill, its scores, and 1 to 64 rows over many keys, in the shapes of three models.
+// Attention: prefill, its scores or column sums, and 1 to 64 rows over many keys, in the shapes of three models.
 // Named attention/<case>/<heads>x<kv_heads>x<head_dim>/<element>/<isa>/keys:<n>/threads:<n>. GMAC/s counts Q K^T and P
 // V of the visible (causal) half; of_fma and of_dot: its share of the ISA's peaks; of_read: the share of memory's.
 #include <benchmark/benchmark.h>
@@ -82,12 +82,14 @@ void set_rate(benchmark::State& state, const char* name, double per_iteration) {
   state.counters[name] = benchmark::Counter(per_iteration, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-/// What one benchmark computes: the last `rows` of `keys` tokens, with `score_rows` rows of probabilities.
+/// What one benchmark computes: the last `rows` of `keys` tokens, with `score_rows` rows of probabilities, or the sums
+/// of all rows'.
 struct Case {
   AttentionShape shape;
   std::size_t keys;
   std::size_t rows;
   std::size_t score_rows;
+  bool column_sums = false;
 };
 
 template <RowElement Key, RowElement Value = Key>
@@ -100,11 +102,13 @@ void run(benchmark::State& state, const Case& c, Isa isa, std::size_t threads) {
   std::vector<float> out(queries.size());
   std::vector<float> probabilities(c.score_rows * c.shape.heads * c.keys);
   const ScoreView scores(probabilities.data(), c.score_rows, c.shape.heads, c.keys);
+  std::vector<float> sums(c.column_sums ? c.shape.heads * c.keys : 0);
+  const Rows column_sums(sums.data(), sums.empty() ? 0 : c.shape.heads, c.keys);
   AttentionScratch scratch;
   ThreadPool pool(threads);
   for (auto _ : state) {
     attention(c.shape, ConstRows(queries.data(), c.rows, width), rows, keys, kv, Rows(out.data(), c.rows, width),
-              scores, scratch, pool, isa);
+              {scores, column_sums}, scratch, pool, isa);
     benchmark::DoNotOptimize(out.data());
   }
   const bench::MachinePeak& peak = peak_of(isa, threads);
@@ -196,6 +200,8 @@ const bool registered = [] {
     add_case("scores:" + std::to_string(score_rows), {smollm, 2048, 2048, score_rows});
   }
   add_case("rows:1_scores:1", {smollm, 4096, 1, 1});
+  add_case("prefill_sums", {smollm, 2048, 2048, 0, true});
+  add_case("rows:1_sums", {smollm, 4096, 1, 0, true});
   for (const std::size_t rows : {8u, 64u}) add_case("rows:" + std::to_string(rows), {smollm, 4096, rows, 0});
   add("prefill/" + shape_name(smollm) + "/eigen", 2048, 1,
       [=](benchmark::State& state) { run_eigen(state, smollm, 2048); });

@@ -84,7 +84,8 @@ void add_common_options(CLI::App& command, Options& options, std::string& prune)
           [&options](const std::string& text) {
             options.limits.eviction = as_usage("--evict", [&] { return lazyllm::parse_eviction(text); });
           },
-          "keys that leave the KV cache: window:4,1020 (the first and the recent stay), tova:512 or snapkv:0.25")
+          "keys that leave the KV cache: window:4,1020 (the first and the recent stay), tova:512, h2o:512 or "
+          "snapkv:0.25")
       ->default_str("none")
       ->type_name("SPEC");
   command

@@ -30,7 +30,7 @@ using DecodePruneSpec = std::variant<SameAsPrefill, Cached, PruneSpec>;
 
 /// What bounds the pruning beside its schedule, as SessionOptions has it, and which keys are evicted.
 struct PruneLimits {
-  lazyllm::RuleEviction eviction;
+  lazyllm::AnyEviction eviction;
   std::optional<std::size_t> decode_revivals;  // none: no bound
   std::size_t dense_below = 0;
 

@@ -63,7 +63,7 @@ class ChunkRunner {
   }
   template <class OnScored>
   void score(std::span<const TokenId> chunk, OnScored on_scored) {
-    const RuleEviction& eviction = command_.limits.eviction;
+    const AnyEviction& eviction = command_.limits.eviction;
     const bool evicts = eviction.eviction_rows(0, Phase::prefill).has_value();
     if (schedule_.entries().empty() && !evicts) return score_dense(chunk, on_scored);
     Model graph(weights_, pool_, chunk.size());

@@ -11,6 +11,7 @@
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/column_sums.hpp>
 #include <lazyllm/graph/filter_prompt.hpp>
 #include <lazyllm/graph/key_eviction.hpp>
 #include <lazyllm/graph/layer_selection.hpp>

@@ -39,6 +39,7 @@
 #include <lazyllm/eval/summary.hpp>
 #include <lazyllm/eval/task.hpp>
 #include <lazyllm/eval/words.hpp>
+#include <lazyllm/graph/column_sums.hpp>
 #include <lazyllm/graph/filter_prompt.hpp>
 #include <lazyllm/graph/key_eviction.hpp>
 #include <lazyllm/graph/layer_selection.hpp>

@@ -111,7 +111,7 @@ TEST_CASE("a text that names no policy is refused, and says what is wrong") {
                            "none+",
                            "none+fast",
                            "none+tova:",
-                           "none+h2o:3",
+                           "none+h2o:x",
                            "none+cached+",
                            "none+revive",
                            "none+revivex",

@@ -9,9 +9,12 @@
 #include "support/naive_graph.hpp"
 #include "support/random_model.hpp"
 
+#include <cmath>
 #include <cstddef>
+#include <numeric>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 using namespace lazyllm;
@@ -28,6 +31,7 @@ struct NoEviction {
   void run_layer(const LayerStep&) {}
 };
 static_assert(EvictingGraph<NaiveGraph> && ModelGraph<NoEviction> && !EvictingGraph<NoEviction>);
+static_assert(ColumnSumGraph<NaiveGraph> && !ColumnSumGraph<NoEviction>);
 
 NaiveLlama three_layers() {
   Random random(8);
@@ -57,6 +61,23 @@ struct OddTokens {
     CHECK(context.probs.keys() == context.tokens.size());
     asked->emplace_back(context.tokens.begin(), context.tokens.end());
     for (std::size_t i = 0; i < keep.size(); ++i) keep[i] = context.tokens[i] % 2 == 0;
+  }
+};
+
+/// Evicts nothing, and remembers the column sums that it was told of after layer 1.
+struct RememberSums {
+  std::vector<std::vector<float>>* told;
+  static bool sums_columns() { return true; }
+  static std::optional<std::size_t> eviction_rows(LayerIndex layer, Phase) {
+    return layer == 1 ? std::optional<std::size_t>(0) : std::nullopt;
+  }
+  void evict(const PruneContext& context, std::span<bool>) const {
+    CHECK(context.column_sums.keys() == context.tokens.size());
+    CHECK(context.column_sums.query_rows() == 1);
+    for (std::size_t head = 0; head < context.column_sums.heads(); ++head) {
+      const std::span<const float> row = context.column_sums.row(0, head);
+      told->emplace_back(row.begin(), row.end());
+    }
   }
 };
 
@@ -110,6 +131,37 @@ TEST_CASE("Where keys are evicted, the next layer's tokens are chosen with proba
   CHECK(kept.back() == Tokens{0, 2, 4, 6});  // 1, 3 and 5 have probability 0
 }
 
+TEST_CASE(
+    "A policy is told what all rows so far attended to each key: each row gives 1 in all, also below dense_below") {
+  const NaiveLlama model = three_layers();
+  NaiveGraph graph(model);
+  std::vector<std::vector<float>> told;
+  SessionOptions options{.context_size = 12};
+  options.dense_below = 5;
+  LazySession session(graph, WithEviction(KeepAll{}, RememberSums{&told}), options);
+  const auto total = [&](std::size_t head) { return std::accumulate(told[head].begin(), told[head].end(), 0.0); };
+  session.prefill(std::vector<TokenId>{1, 2, 3, 4});
+  CHECK(told.empty());
+  session.decode(5);
+  REQUIRE(told.size() == model.heads);
+  for (std::size_t head = 0; head < model.heads; ++head) {
+    CHECK(told[head].size() == 5);
+    CHECK(std::abs(total(head) - 5) < 5 * 5 * 0x1p-24);  // as many roundings as rows and keys, of numbers up to 5
+    CHECK(told[head][0] >= 1);                           // the first row attends to itself alone
+  }
+  CHECK(session.last_step().rows_finished[2] == 1);
+  // Cut back, the others keep what the rows after them gave; a token that comes anew has got nothing yet.
+  const std::vector<std::vector<float>> before = std::exchange(told, {});
+  session.truncate(4);
+  session.prefill(std::vector<TokenId>{6, 7});
+  CHECK(session.last_step().rows_finished[2] == 2);  // all rows' attention is wanted, also at the last layer
+  for (std::size_t head = 0; head < model.heads; ++head) {
+    for (std::size_t k = 0; k < 4; ++k) CHECK(told[head][k] >= before[head][k]);
+    CHECK(told[head][4] < 2);
+    CHECK(std::abs(total(head) - (7 - before[head][4])) < 7 * 6 * 0x1p-24);
+  }
+}
+
 TEST_CASE("What an interrupted step had decided is forgotten") {
   struct Throwing {
     bool* throws;
@@ -137,10 +189,11 @@ TEST_CASE("What an interrupted step had decided is forgotten") {
 
 TEST_CASE("A fixed budget of keys holds at every layer through a generation, with pruning and without") {
   const NaiveLlama model = three_layers();
-  for (const char* schedule : {"none", "0:5,1:3"}) {
+  for (const auto& [schedule, eviction] : {std::pair{"none", "tova:4"}, std::pair{"0:5,1:3", "tova:4"},
+                                           std::pair{"none", "h2o:4"}, std::pair{"0:5,1:3", "h2o:4,1"}}) {
     NaiveGraph graph(model);
     const TopKPolicy<> pruning(MeanOverHeads{}, parse_schedule(schedule));
-    LazySession session(graph, WithEviction(pruning, tova(KeepRule::count(4))), {.context_size = 40});
+    LazySession session(graph, WithEviction(pruning, parse_eviction(eviction)), {.context_size = 40});
     session.prefill(std::vector<TokenId>{1, 2, 3, 4, 5, 6, 7, 8, 9});
     for (TokenId id = 0; id < 20; ++id) {
       session.decode(id);

@@ -49,7 +49,7 @@ Logits run(auto& session, const Turn& turn) {
   return {logits.begin(), logits.end()};
 }
 
-using Both = WithEviction<TopKPolicy<>, RuleEviction>;
+using Both = WithEviction<TopKPolicy<>, AnyEviction>;
 
 Both policy_of(const char* schedule, const char* eviction) {
   return {TopKPolicy<>(MeanOverHeads{}, parse_schedule(schedule)), parse_eviction(eviction)};
@@ -160,7 +160,7 @@ TEST_CASE("RandomDrop knows the generated tokens in a loaded session, too") {
 
 TEST_CASE("Every flipped byte of a saved session is an error, and the session that refuses it goes on") {
   Small small;
-  Session<Both> saved = small.session("tova:5"), target = small.session(), untouched = small.session();
+  Session<Both> saved = small.session("h2o:5"), target = small.session("h2o:5"), untouched = small.session("h2o:5");
   saved.session.prefill(small.ids);
   for (auto* session : {&target, &untouched}) session->session.prefill(std::vector<TokenId>{1, 2, 3, 4});
   Bytes bytes = saved.session.save();
@@ -205,7 +205,7 @@ TEST_CASE("What is whole but wrong or foreign is refused by name") {
   CHECK_THROWS_WITH_AS(load(forged(bytes, 9, 10)), doctest::Contains("a prompt longer"), Error);
   CHECK_THROWS_WITH_AS(load(forged(bytes, 11, 3)), doctest::Contains("rows of format 3"), Error);
 
-  const std::size_t layers = small.model.layers.size(), first_token = 12 + 4 * layers + 2;  // words before the tokens
+  const std::size_t layers = small.model.layers.size(), first_token = 13 + 4 * layers + 2;  // words before the tokens
   const auto token = [](std::uint32_t depth, std::uint32_t unfinished) {
     return depth | static_cast<std::uint64_t>(unfinished) << 32;
   };
@@ -223,6 +223,10 @@ TEST_CASE("What is whole but wrong or foreign is refused by name") {
     CHECK_THROWS_WITH_AS(load(forged(bytes, evictions, word(bytes, evictions) | std::uint64_t{1} << bit)),
                          doctest::Contains("eviction"), Error);
   }
+
+  Session<Both> sums = small.session("h2o:5");
+  CHECK_THROWS_WITH_AS(sums.session.load(bytes), doctest::Contains("0 heads with column sums"), Error);
+  CHECK_THROWS_WITH_AS(load(forged(bytes, 12, 99)), doctest::Contains("99 heads with column sums"), Error);
 
   Random other_random(22);
   NaiveLlama other = random_llama(other_random);

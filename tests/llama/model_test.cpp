@@ -33,7 +33,8 @@ constexpr std::size_t tile = Llama<>::tile_rows;
 
 using Shared = std::shared_ptr<const LlamaWeights<AsStored>>;
 
-static_assert(LanguageGraph<Llama<>> && SplitGraph<Llama<>> && SessionGraph<Llama<>> && EvictingGraph<Llama<>>);
+static_assert(LanguageGraph<Llama<>> && SplitGraph<Llama<>> && SessionGraph<Llama<>> && EvictingGraph<Llama<>> &&
+              ColumnSumGraph<Llama<>>);
 static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, KvCache<HeadMajor, float>>>);
 
 Shared load(const GgufWriter& writer) {
@@ -172,16 +173,19 @@ TEST_CASE("Pruning before the work gives the first token's logits of pruning aft
 TEST_CASE("1, 2 and 3 threads, and both cache layouts, give the same bits, dense and pruned") {
   const Shared weights = quantised_model();
   const std::vector<TokenId> ids = prompt(tile + 44);
-  for (const char* schedule : {"none", "0:0.4,1:20"}) {
+  using Texts = std::pair<const char*, const char*>;
+  for (const auto& [schedule, eviction] :
+       {Texts{"none", "none"}, Texts{"0:0.4,1:20", "none"}, Texts{"1:0.4", "h2o:99"}}) {
+    const WithEviction policy(top_k(schedule), parse_eviction(eviction));
     SerialExecutor serial;
     Llama reference(weights, serial, tile + 48);
-    const auto expected = run(reference, top_k(schedule), ids);
+    const auto expected = run(reference, policy, ids);
     for (const std::size_t threads : {1u, 2u, 3u}) {
       ThreadPool pool(threads);
       Llama graph(weights, pool, tile + 48);
-      CHECK(run(graph, top_k(schedule), ids) == expected);
+      CHECK(run(graph, policy, ids) == expected);
       Llama<AsStored, ThreadPool, KvCache<Paged<16>>> other(weights, pool, tile + 48);
-      CHECK(run(other, top_k(schedule), ids) == expected);
+      CHECK(run(other, policy, ids) == expected);
     }
   }
 }
@@ -234,6 +238,41 @@ TEST_CASE("Scores of the last rows are the same probabilities on both sides of a
   const std::size_t future = ids.size() - 4;  // the first of the five rows sees nothing after itself
   CHECK(std::all_of(five.begin() + static_cast<std::ptrdiff_t>(future),
                     five.begin() + static_cast<std::ptrdiff_t>(ids.size()), [](float p) { return p == 0.0f; }));
+}
+
+TEST_CASE("Column sums are those of all rows, over several tiles, and asking for them changes nothing else") {
+  const Shared weights = quantised_model();
+  const std::vector<TokenId> ids = prompt(tile + 3);
+  std::vector<TokenIndex> all(ids.size());
+  std::iota(all.begin(), all.end(), TokenIndex{0});
+  const auto run_layer = [&](std::size_t threads, std::size_t query_rows, std::vector<float>& probs, Rows sums) {
+    ThreadPool pool(threads);
+    Llama graph(weights, pool, ids.size());
+    std::vector<float> hidden(ids.size() * graph.hidden_dim());
+    probs.resize(query_rows * graph.head_count() * ids.size());
+    const Rows rows(hidden.data(), ids.size(), graph.hidden_dim());
+    graph.embed(ids, rows);
+    graph.run_layer({.layer = 0,
+                     .rows = all,
+                     .keys = all,
+                     .outputs = ids.size(),
+                     .hidden = rows,
+                     .scores = ScoreView(probs.data(), query_rows, graph.head_count(), ids.size())},
+                    sums);
+    return hidden;
+  };
+  std::vector<float> probs, one_row, one(4 * ids.size()), three(one.size());
+  const std::vector<float> hidden = run_layer(2, ids.size(), probs, {});
+  CHECK(run_layer(1, 1, one_row, Rows(one.data(), 4, ids.size())) == hidden);
+  CHECK(run_layer(3, 1, one_row, Rows(three.data(), 4, ids.size())) == hidden);
+  CHECK(one == three);
+  CHECK(std::equal(one_row.begin(), one_row.end(), probs.end() - static_cast<std::ptrdiff_t>(one_row.size())));
+  for (std::size_t i = 0; i < one.size(); ++i) {
+    double sum = 0;
+    for (std::size_t r = 0; r < ids.size(); ++r) sum += double{probs[r * one.size() + i]};
+    // The reported probabilities are rounded once more, each added one rounds the sum.
+    CHECK(std::abs(double{one[i]} - sum) <= static_cast<double>(ids.size() + 1) * 0x1p-24 * sum);
+  }
 }
 
 TEST_CASE("Sessions that share weights do not disturb each other") {
@@ -307,7 +346,7 @@ TEST_CASE("No step allocates, whatever it prunes, revives and evicts") {
   using Texts = std::pair<const char*, const char*>;
   for (const auto& [schedule, eviction] :
        {Texts{"none", "none"}, Texts{"0:0.3,1:7", "tova:0.5"}, Texts{"2:1", "window:2,30"},
-        Texts{"0:m0.8b4/max@1.3^48~7,1:7,first2", "none"}, Texts{"1:0.5", "snapkv:40"}}) {
+        Texts{"0:m0.8b4/max@1.3^48~7,1:7,first2", "none"}, Texts{"1:0.5", "snapkv:40"}, Texts{"0:0.5", "h2o:40"}}) {
     Llama graph(weights, executor, 400);
     TopKPolicy<> policy(MeanOverHeads{}, parse_schedule(schedule),
                         StepSchedule());  // decode revives everything at once

@@ -89,22 +89,28 @@ struct Result {
   }
 };
 
-/// The last `rows` of the keys, with a row of probabilities.
+/// Some rows, with a row of probabilities; column sums are added to `sums`, if given.
 template <KeyValueReader KV, Executor E>
-Result run(const Inputs& inputs, const KV& kv, std::span<const TokenIndex> keys, std::size_t rows, E& executor,
-           Isa isa) {
+Result run(const Inputs& inputs, const KV& kv, std::span<const TokenIndex> keys, std::span<const TokenIndex> rows,
+           E& executor, Isa isa, Rows sums = {}) {
   const std::size_t width = inputs.shape.heads * inputs.shape.head_dim;
   std::vector<float> queries;
-  for (const TokenIndex row : keys.last(rows)) {
+  for (const TokenIndex row : rows) {
     const auto first = inputs.queries.begin() + static_cast<std::ptrdiff_t>(row * width);
     queries.insert(queries.end(), first, first + static_cast<std::ptrdiff_t>(width));
   }
   Result result{std::vector<float>(queries.size(), -7.0f), std::vector<float>(inputs.shape.heads * keys.size(), -7.0f)};
+  const ScoreView probabilities(result.probabilities.data(), 1, inputs.shape.heads, keys.size());
   AttentionScratch scratch;
-  attention(inputs.shape, ConstRows(queries.data(), rows, width), keys.last(rows), keys, kv,
-            Rows(result.out.data(), rows, width),
-            ScoreView(result.probabilities.data(), 1, inputs.shape.heads, keys.size()), scratch, executor, isa);
+  attention(inputs.shape, ConstRows(queries.data(), rows.size(), width), rows, keys, kv,
+            Rows(result.out.data(), rows.size(), width), {probabilities, sums}, scratch, executor, isa);
   return result;
+}
+/// The last `rows` of the keys.
+template <KeyValueReader KV, Executor E>
+Result run(const Inputs& inputs, const KV& kv, std::span<const TokenIndex> keys, std::size_t rows, E& executor,
+           Isa isa) {
+  return run(inputs, kv, keys, keys.last(rows), executor, isa);
 }
 
 /// A result of `run` against the oracle.
@@ -140,6 +146,26 @@ std::vector<TokenIndex> first_tokens(std::size_t count) {
   std::iota(tokens.begin(), tokens.end(), TokenIndex{0});
   return tokens;
 }
+
+std::vector<TokenIndex> keys_with_gaps(std::size_t tokens) {
+  std::vector<TokenIndex> keys = first_tokens(tokens);
+  std::erase_if(keys, [](TokenIndex token) { return token % 7 == 3; });
+  return keys;
+}
+
+/// Column sums [heads, keys], from zeros on.
+struct Sums {
+  Sums(std::size_t heads, std::size_t keys) : numbers(heads * keys), view(numbers.data(), heads, keys) {}
+  /// Adds those of `rows` rows from keys[first] on; gives the rest that attention tells, as `run` does.
+  template <KeyValueReader KV, Executor E>
+  Result add(const Inputs& inputs, const KV& kv, std::span<const TokenIndex> keys, std::size_t first, std::size_t rows,
+             E& executor, Isa isa) {
+    return run(inputs, kv, keys, keys.subspan(first, rows), executor, isa, view);
+  }
+
+  std::vector<float> numbers;
+  Rows view;
+};
 
 /// A layout of the user's own: heads side by side, slots in tiles of four.
 class Tiled {
@@ -227,10 +253,7 @@ TEST_CASE_TEMPLATE("attention on 8-bit codes has the same bits for a row whateve
   LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
   for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
   const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
-  std::vector<TokenIndex> keys;
-  for (const TokenIndex token : first_tokens(inputs.tokens)) {
-    if (token % 7 != 3) keys.push_back(token);
-  }
+  const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
   ThreadPool two(2), three(3);
   for_every_isa([&](Isa isa) {
     const Result whole = run(inputs, kv, keys, keys.size(), two, isa);
@@ -240,6 +263,79 @@ TEST_CASE_TEMPLATE("attention on 8-bit codes has the same bits for a row whateve
       CHECK(std::equal(part.out.rbegin(), part.out.rend(), whole.out.rbegin()));
       CHECK(part.probabilities == whole.probabilities);
     }
+  });
+}
+
+#define LAZYLLM_SUMMED Stored<float, float>, Stored<BFloat16, BFloat16>, Stored<Int8, Int8>, Stored<BFloat16, Int8>
+
+TEST_CASE_TEMPLATE("column sums agree with double precision, and are added to what is there", S, LAZYLLM_SUMMED) {
+  ThreadPool two(2);
+  for (const AttentionShape shape : {AttentionShape{6, 2, 64, 0.125f}, AttentionShape{7, 1, 20, 0.2236f}}) {
+    const Inputs inputs(shape, 600, 8);
+    LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
+    for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+    const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
+    const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
+    CAPTURE(shape.head_dim);
+    for_every_isa([&](Isa isa) {
+      const OperandRounding rounding = operand_rounding<typename S::Key, typename S::Value>(isa, shape.head_dim);
+      for (const std::size_t rows : {1u, 5u, 90u}) {
+        CAPTURE(rows);
+        Sums sums(shape.heads, keys.size());
+        std::ranges::fill(sums.numbers, 0.5f);
+        const std::size_t unseen = 3;  // keys after the last row
+        sums.add(inputs, kv, keys, keys.size() - unseen - rows, rows, two, isa);
+        std::vector<double> exact(sums.numbers.size(), 0.5), bound(exact.size());
+        for (std::size_t r = 0; r < rows; ++r) {
+          const TokenIndex row = keys[keys.size() - unseen - rows + r];
+          for (std::size_t head = 0; head < shape.heads; ++head) {
+            const AttentionAnswer answer = attention_oracle(inputs.query(row, head), double{shape.scale}, row, keys, kv,
+                                                            head / (shape.heads / shape.kv_heads), rounding);
+            for (std::size_t k = 0; k < keys.size(); ++k) {
+              exact[head * keys.size() + k] += answer.probabilities[k];
+              bound[head * keys.size() + k] += answer.probabilities[k] * answer.probability_bound + 1.3e-38;
+            }
+          }
+        }
+        double worst = 0.0;
+        for (std::size_t i = 0; i < exact.size(); ++i) {
+          bound[i] += static_cast<double>(rows) * 0x1p-24 * exact[i];  // one rounding a row, of at most the sum
+          const double ratio = std::fabs(double{sums.numbers[i]} - exact[i]) / bound[i];
+          worst = std::isnan(ratio) ? HUGE_VAL : std::fmax(worst, ratio);
+        }
+        CHECK(worst <= 1.0);
+      }
+    });
+  }
+}
+
+TEST_CASE_TEMPLATE(
+    "column sums have the same bits however rows are cut into calls and whoever runs them; asking for "
+    "them changes nothing else",
+    S, LAZYLLM_SUMMED) {
+  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 700, 9);
+  LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
+  for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+  const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
+  const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
+  SerialExecutor serial;
+  ThreadPool two(2), three(3);
+  for_every_isa([&](Isa isa) {
+    Sums whole(6, keys.size()), by_three(6, keys.size()), parts(6, keys.size());
+    const Result result = whole.add(inputs, kv, keys, 0, keys.size(), two, isa);
+    by_three.add(inputs, kv, keys, 0, keys.size(), three, isa);
+    std::size_t done = 0;
+    for (const std::size_t part : {std::size_t{1}, std::size_t{2}, std::size_t{9}, std::size_t{64}, std::size_t{131}}) {
+      parts.add(inputs, kv, keys, done, part, serial, isa);
+      done += part;
+    }
+    parts.add(inputs, kv, keys, done, keys.size() - done, two, isa);
+    CHECK(by_three.numbers == whole.numbers);
+    // With weights of 8 bits a row's sum of weights, like its output, may differ in its last bits with the later values
+    // that its block sees: their scales have one unit.
+    if (!operand_rounding<typename S::Key, typename S::Value>(isa, 64).weight_codes)
+      CHECK(parts.numbers == whole.numbers);
+    CHECK(result == run(inputs, kv, keys, keys.size(), serial, isa));
   });
 }
 

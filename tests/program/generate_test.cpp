@@ -349,6 +349,7 @@ TEST_CASE("--evict keeps the KV cache small, with pruning and without") {
   CHECK(kv_bytes("none", "none") == (56 + 4) * tiny_layers * token_bytes);
   CHECK(kv_bytes("window:2,10", "none") == 12 * tiny_layers * token_bytes);
   CHECK(kv_bytes("tova:9", "none") == 9 * tiny_layers * token_bytes);
+  CHECK(kv_bytes("h2o:9", "none") == 9 * tiny_layers * token_bytes);
   CHECK(kv_bytes("snapkv:20^8", "none") == (20 + 4) * tiny_layers * token_bytes);
   CHECK(kv_bytes("tova:9", "1:0.25") == 9 * tiny_layers * token_bytes);
 }

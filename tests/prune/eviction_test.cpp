@@ -27,10 +27,10 @@ static_assert(!EvictionPolicy<NoRows> && !EvictionPolicy<KeepAll> && !EvictionPo
 static_assert(ScoringPolicy<WithEviction<TopKPolicy<>, Archetype>>);
 static_assert(!ScoringPolicy<WithEviction<KeepAll, Archetype>>);
 
-/// Which of `stored` stay in a context of `context` tokens; probs [rows][stored] of one head.
+/// Which of `stored` stay in a context of `context` tokens; probs [rows][stored] and column sums [stored] of one head.
 template <class Policy>
 Tokens kept(Policy&& policy, const Tokens& stored, std::size_t context,
-            const std::vector<std::vector<float>>& probs = {}) {
+            const std::vector<std::vector<float>>& probs = {}, const std::vector<float>& column_sums = {}) {
   std::vector<float> flat;
   for (const auto& row : probs) flat.insert(flat.end(), row.begin(), row.end());
   const auto keep = std::make_unique<bool[]>(stored.size());
@@ -40,7 +40,8 @@ Tokens kept(Policy&& policy, const Tokens& stored, std::size_t context,
                             .layer = 1,
                             .context_size = context,
                             .tokens = stored,
-                            .probs = ConstScoreView(flat.data(), probs.size(), 1, probs.empty() ? 0 : stored.size())},
+                            .probs = ConstScoreView(flat.data(), probs.size(), 1, probs.empty() ? 0 : stored.size()),
+                            .column_sums = ConstScoreView(column_sums.data(), 1, 1, column_sums.size())},
                {keep.get(), stored.size()});
   Tokens result;
   for (std::size_t i = 0; i < stored.size(); ++i) {
@@ -83,20 +84,56 @@ TEST_CASE("snap_kv keeps after a prompt what its last rows attend to, pooled, an
   CHECK(kept(policy, all(8), 8, {{0, 0, 0, 0, 0, 9, 0, 0}, {8, 0, 0, 0, 0, 0, 0, 0}}) == Tokens{0, 4, 5, 6, 7});
 }
 
+TEST_CASE("HeavyHitters keeps in every step whom all rows attended to most, and the recent tokens") {
+  const std::vector<float> sums{2.5f, 0.1f, 1.5f, 0.3f, 0.2f, 0.9f, 0.4f, 0.1f};
+  // Half of four are the recent ones, 6 and 7; of the others 0 and 2 have most.
+  CHECK(kept(HeavyHitters(KeepRule::count(4)), all(8), 8, {}, sums) == Tokens{0, 2, 6, 7});
+  CHECK(kept(HeavyHitters(KeepRule::count(5)), all(8), 8, {}, sums) == Tokens{0, 2, 5, 6, 7});
+  CHECK(kept(HeavyHitters(KeepRule::fraction(0.5)), all(8), 8, {}, sums) == Tokens{0, 2, 6, 7});
+  CHECK(kept(HeavyHitters(KeepRule::count(4), 0), all(8), 8, {}, sums) == Tokens{0, 2, 5, 7});  // the last one stays
+  CHECK(kept(HeavyHitters(KeepRule::count(4), 6), all(8), 8, {}, sums) == Tokens{2, 3, 4, 5, 6, 7});
+  CHECK(kept(HeavyHitters(KeepRule::count(4), 3), {0, 2, 3, 7, 8, 9}, 10, {}, {1, 3, 2, 0, 0, 0}) ==
+        Tokens{2, 7, 8, 9});
+  // 5.1 of the sums' 6 are covered by 0, 2, 5, 6 and the last token, not without 6.
+  CHECK(kept(HeavyHitters(KeepRule::mass(0.85), 1), all(8), 8, {}, sums) == Tokens{0, 2, 5, 6, 7});
+  ScoreRule pooled;
+  pooled.pool_width = 3;
+  CHECK(kept(HeavyHitters(KeepRule::count(3), 0, pooled), all(8), 8, {}, sums) == Tokens{0, 1, 7});
+  CHECK(HeavyHitters(KeepRule::count(4)).eviction_rows(0, Phase::decode) == 0);
+  CHECK_THROWS_WITH_AS(HeavyHitters(KeepRule::mass(0.9)), doctest::Contains("recent"), Error);
+  ScoreRule head;
+  head.heads = {1};
+  HeavyHitters foreign(KeepRule::count(4), 0, head);
+  CHECK_THROWS_AS(foreign.prepare({.layer_count = 3, .head_count = 1, .context_capacity = 8}), Error);
+}
+
 TEST_CASE("An eviction's text names the same policies") {
   const std::vector<std::vector<float>> probs{{0, 0, 6, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 2, 0}};
   CHECK(parse_eviction("none").eviction_rows(0, Phase::prefill) == std::nullopt);
   CHECK(kept(parse_eviction("window:2,3"), all(8), 8) == Tokens{0, 1, 5, 6, 7});
   CHECK(kept(parse_eviction("tova:2"), all(8), 8, probs) == Tokens{6, 7});
   CHECK(kept(parse_eviction("snapkv:5^2~3"), all(8), 8, probs) == Tokens{1, 2, 3, 6, 7});
+  const std::vector<float> sums{3, 0, 2, 1, 0, 0, 0, 0};
+  CHECK(kept(parse_eviction("h2o:4"), all(8), 8, {}, sums) == Tokens{0, 2, 6, 7});
+  CHECK(kept(parse_eviction("h2o:0.5,1"), all(8), 8, {}, sums) == Tokens{0, 2, 3, 7});
+  CHECK(parse_eviction("h2o:4").sums_columns());
+  CHECK(!parse_eviction("tova:4").sums_columns());
   CHECK(parse_eviction("snapkv:0.25").eviction_rows(0, Phase::prefill) == 32);
   CHECK(parse_eviction("snapkv:p30^9").eviction_rows(0, Phase::prefill) == 9);
   for (const char* wrong :
-       {"", "window", "window:4", "window:4,", "window:x,1", "window:1,2+3", "tova", "tova:", "tova:x", "tova:1.5",
-        "snapkv:0.1^", "snapkv:0.1^0", "snapkv:0.1~4", "snapkv:0.1~0", "h2o:3", "none:1"}) {
+       {"",       "window",   "window:4",    "window:4,",    "window:x,1",   "window:1,2+3", "tova", "tova:",
+        "tova:x", "tova:1.5", "snapkv:0.1^", "snapkv:0.1^0", "snapkv:0.1~4", "snapkv:0.1~0", "h2o",  "h2o:",
+        "h2o:x",  "h2o:0.1,", "h2o:0.1,x",   "h2o:1,2,3",    "h2o:m0.9",     "none:1"}) {
     CAPTURE(std::string(wrong));
     CHECK_THROWS_AS((void)parse_eviction(wrong), Error);
   }
+}
+
+TEST_CASE("A policy that evicts by column sums says so through WithEviction, others do not") {
+  static_assert(ColumnSumPolicy<WithEviction<KeepAll, HeavyHitters>>);
+  static_assert(!ColumnSumPolicy<WithEviction<KeepAll, RuleEviction>> && !ColumnSumPolicy<Archetype>);
+  CHECK(WithEviction(KeepAll{}, parse_eviction("h2o:4")).sums_columns());
+  CHECK(!WithEviction(KeepAll{}, parse_eviction("window:4,9")).sums_columns());
 }
 
 TEST_CASE("A pruning and an eviction policy work as one, each with its own question") {

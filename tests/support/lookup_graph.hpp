@@ -25,7 +25,11 @@ class LookupGraph {
   static void embed(std::span<const TokenId> ids, Rows hidden) {
     for (std::size_t r = 0; r < ids.size(); ++r) hidden.row(r)[0] = static_cast<float>(ids[r]);
   }
-  void run_layer(const LayerStep& step) {
+  void run_layer(const LayerStep& step, Rows column_sums = {}) {
+    if (!column_sums.empty()) {  // each row attends to all keys alike
+      std::ranges::fill(column_sums.row(0),
+                        static_cast<float>(step.rows.size()) / static_cast<float>(step.keys.size()));
+    }
     for (std::size_t q = 0; q < step.scores.query_rows(); ++q) {
       std::ranges::fill(step.scores.row(q, 0), 1.0f / static_cast<float>(step.keys.size()));
     }

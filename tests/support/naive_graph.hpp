@@ -45,9 +45,17 @@ class NaiveGraph {
     for (std::size_t r = 0; r < hidden.rows(); ++r) write(naive_logits(model_, read(hidden.row(r))), logits.row(r));
   }
 
-  void run_layer(const LayerStep& step) {
+  void run_layer(const LayerStep& step, Rows column_sums = {}) {
     project_kv(step);
     score(step);
+    for (std::size_t r = step.rows.size() - step.outputs; r < step.rows.size() && !column_sums.empty(); ++r) {
+      const NaiveOutput output = layer_output(step, r);
+      for (std::size_t head = 0; head < model_.heads; ++head) {
+        for (std::size_t k = 0; k < output.probs[head].size(); ++k) {
+          column_sums.row(head)[k] += static_cast<float>(output.probs[head][k]);
+        }
+      }
+    }
     finish_rows(step, step.outputs);
   }
 
@@ -169,7 +177,7 @@ class NaiveGraph {
   bool imported_ = false;
 };
 static_assert(LanguageGraph<NaiveGraph> && SplitGraph<NaiveGraph> && SessionGraph<NaiveGraph> &&
-              EvictingGraph<NaiveGraph>);
+              EvictingGraph<NaiveGraph> && ColumnSumGraph<NaiveGraph>);
 
 /// A graph whose layers do not come apart.
 template <LanguageGraph Graph>
@@ -183,7 +191,9 @@ class Unsplit {
   [[nodiscard]] std::size_t vocab_size() const { return graph_.vocab_size(); }
   void embed(std::span<const TokenId> ids, Rows hidden) { graph_.embed(ids, hidden); }
   void project(ConstRows hidden, Rows logits) { graph_.project(hidden, logits); }
-  void run_layer(const LayerStep& step) { graph_.run_layer(step); }
+  void run_layer(const LayerStep& step, Rows column_sums = {}) requires ColumnSumGraph<Graph> {
+    graph_.run_layer(step, column_sums);
+  }
   void evict(LayerIndex layer, std::span<const TokenIndex> tokens) { graph_.evict(layer, tokens); }
   void truncate(std::size_t tokens) { graph_.truncate(tokens); }
   [[nodiscard]] std::size_t token_bytes() const { return graph_.token_bytes(); }

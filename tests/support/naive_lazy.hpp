@@ -43,9 +43,10 @@ struct NaiveEntry {
 using NaiveSchedule = std::map<std::size_t, NaiveEntry>;  // by layer: its scores decide who enters layer + 1
 
 /// Which keys of a layer stay after a step: those that an entry's score and keep choose among all that are stored
-/// there, or, without scores, the protected ones.
+/// there, or, without scores, the protected ones. by_sums: the score is of what all rows so far attended to each key,
+/// and half of the kept may be the most recent ones.
 struct NaiveEviction {
-  bool evicts = false, by_score = false, in_decode = true;
+  bool evicts = false, by_score = false, in_decode = true, by_sums = false, half_recent = false;
   NaiveEntry entry = {};
 };
 
@@ -200,6 +201,7 @@ class NaiveLazy {
     std::erase_if(key_values_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
     std::erase_if(inputs_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
     std::erase_if(evicted_, [tokens](const Place& place) { return place.second >= tokens; });
+    std::erase_if(sums_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
   }
 
   [[nodiscard]] std::size_t context() const { return context_; }
@@ -256,6 +258,12 @@ class NaiveLazy {
         if (std::find(rows.begin(), rows.end(), token - 1) == rows.end()) probs.clear();
         probs.push_back(output(token).probs);
       }
+      for (std::size_t r = 0; r < rows.size() && engine_.eviction.by_sums; ++r) {
+        const std::vector<Vector> row = output(rows[r]).probs;
+        for (std::size_t head = 0; head < row.size(); ++head) {
+          for (std::size_t i = 0; i < row[head].size(); ++i) sums_[{layer, entering[i]}][head] += row[head][i];
+        }
+      }
 
       const std::set<std::size_t> leaving =
           evictions(layer, phase, entering, probs, result);  // decided now, carried out when the layer is done
@@ -283,8 +291,9 @@ class NaiveLazy {
       if (layer + 1 == layers) {  // query rows' outputs come with their scores
         std::size_t query_rows = engine_.split && !engine_.eviction.evicts ? 0 : 1;
         if (entry != schedule.end()) query_rows *= entry->second.score.rows;
-        query_rows = std::max(query_rows, eviction_rows(phase));
-        result.finished.back() = std::max<std::size_t>(1, std::min(query_rows, probs.size())) - 1;
+        query_rows = std::min(std::max(query_rows, eviction_rows(phase)), probs.size());
+        if (engine_.eviction.by_sums) query_rows = rows.size();
+        result.finished.back() = std::max<std::size_t>(1, query_rows) - 1;
       }
       const bool whole = entry == schedule.end() || !engine_.split || engine_.eviction.evicts;
       for (const std::size_t token : entering) {
@@ -348,11 +357,21 @@ class NaiveLazy {
         }
       }
     }
+    NaiveEntry entry = eviction.entry;
+    if (eviction.by_sums) {
+      stored_probs = {std::vector<Vector>(model_.heads)};
+      for (const std::size_t token : stored) {
+        for (std::size_t head = 0; head < model_.heads; ++head) {
+          stored_probs[0][head].push_back(sums_.at({layer, token}).at(head));
+        }
+      }
+      if (eviction.half_recent) entry.last = naive_keep_count(entry.keep, stored.size(), context_) / 2;
+    }
     Vector importance(stored.size(), 0.0);
     if (eviction.by_score) importance = naive_importance(eviction.entry.score, stored_probs);
     std::vector<std::pair<std::size_t, double>> scored;
     for (std::size_t i = 0; i < stored.size(); ++i) scored.push_back({stored[i], importance[i]});
-    const NaiveSelection selection = naive_select(eviction.entry, scored, context_);
+    const NaiveSelection selection = naive_select(entry, scored, context_);
     result.eviction_gap.back() = selection.gap;
     result.eviction_importance.back() = importance;
     result.ties += selection.tie && eviction.by_score ? 1 : 0;
@@ -411,7 +430,8 @@ class NaiveLazy {
   std::size_t context_ = 0;
   std::map<Place, NaiveKeyValue> key_values_;
   std::set<Place> evicted_;
-  std::map<Place, Vector> inputs_;  // inputs of layers; of layer L: the outputs of the last one
+  std::map<Place, std::map<std::size_t, double>> sums_;  // by head: what all rows attended to the key
+  std::map<Place, Vector> inputs_;                       // inputs of layers; of layer L: the outputs of the last one
 };
 
 }  // namespace lazyllm::test

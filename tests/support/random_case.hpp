@@ -143,7 +143,7 @@ inline NaiveEviction random_eviction(Random& random, std::string& text) {
   NaiveEviction eviction;
   eviction.evicts = true;
   NaiveEntry& entry = eviction.entry;
-  switch (random.integer(0, 2)) {
+  switch (random.integer(0, 3)) {
     case 0:
       entry.keep = {NaiveKeep::Kind::tokens, 0};
       entry.first = random.integer(0, 4);
@@ -154,6 +154,15 @@ inline NaiveEviction random_eviction(Random& random, std::string& text) {
       eviction.by_score = true;
       text = "tova:";
       entry.keep = random_keep(random, text);
+      break;
+    case 2:
+      eviction.by_score = eviction.by_sums = true;
+      text = "h2o:";
+      entry.keep = random_keep(random, text);
+      eviction.half_recent = entry.keep.kind != NaiveKeep::Kind::mass && random.chance(0.5);
+      if (eviction.half_recent) break;
+      entry.last = random.integer(0, 12);
+      text += "," + std::to_string(entry.last);
       break;
     default:
       eviction.by_score = true;

@@ -68,7 +68,7 @@ struct PolicySpec {
   std::optional<ScheduleEntry> filter = {};  ///< GemFilter: the prompt is filtered by this entry first
   bool revive_in_decode = true;
   std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();
-  RuleEviction eviction = {};
+  AnyEviction eviction = {};
 };
 
 /// A policy's text:

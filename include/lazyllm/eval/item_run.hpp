@@ -42,7 +42,7 @@ struct ItemResult {
 /// Makes fresh graphs of one model: called with the tokens that the graph must hold.
 template <class F>
 concept GraphMaker = std::invocable<F&, std::size_t> && LanguageGraph<std::invoke_result_t<F&, std::size_t>> &&
-    EvictingGraph<std::invoke_result_t<F&, std::size_t>>;
+    EvictingGraph<std::invoke_result_t<F&, std::size_t>> && ColumnSumGraph<std::invoke_result_t<F&, std::size_t>>;
 
 /// Called for each scored token of the last turn with the logits [vocab_size] before it.
 using OnScored = std::function<void(std::span<const float> logits, TokenId id)>;

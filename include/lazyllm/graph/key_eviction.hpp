@@ -1,11 +1,13 @@
 // Evictions of a step: asks the policy which of a layer's keys stay, and has the graph forget the others once the layer
-// is through. probs [query_rows, heads, tokens with K and V at the layer], 0 for those that were no keys in the step.
+// is through. probs [query_rows, heads, tokens with K and V at the layer], 0 for those that were no keys in the step;
+// column sums are of all steps.
 // Source: this library's; the policies: prune/eviction.hpp.
 #pragma once
 
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/column_sums.hpp>
 #include <lazyllm/graph/model_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/graph/token_states.hpp>
@@ -56,6 +58,11 @@ class KeyEviction {
       stored_.reserve(shape.context_capacity);
       keep_ = std::make_unique_for_overwrite<bool[]>(shape.context_capacity);
     }
+    if constexpr (ColumnSumPolicy<Policy>) {
+      if (!policy.sums_columns()) return;
+      sums_ = ColumnSums(shape);
+      step_sums_ = AlignedBuffer<float>(shape.head_count * shape.context_capacity);
+    }
   }
 
   /// Whether the policy evicts at this layer in any phase.
@@ -69,8 +76,31 @@ class KeyEviction {
     return 0;
   }
 
-  /// At the start of a step: forgets what an interrupted one had decided.
-  void start() { stored_.clear(); }
+  /// Of all rows so far; of no heads, where the policy does not ask for it.
+  [[nodiscard]] ColumnSums& sums() { return sums_; }
+  [[nodiscard]] const ColumnSums& sums() const { return sums_; }
+
+  /// At the start of a step, whose tokens are the last `new_tokens` of `context_size`: forgets what an interrupted one
+  /// had decided.
+  void start(std::size_t context_size, std::size_t new_tokens) {
+    stored_.clear();
+    sums_.start(static_cast<TokenIndex>(context_size - new_tokens), new_tokens);
+  }
+  /// Runs the layer, and sums its attention where the policy asks for it: then all rows' output counts as used.
+  template <ModelGraph Graph>
+  void run_layer(Graph& graph, LayerStep& step) {
+    if constexpr (ColumnSumPolicy<Policy>) {
+      if (sums_.head_count() != 0) {
+        const Rows sums(step_sums_.data(), sums_.head_count(), step.keys.size());
+        std::fill_n(sums.data(), sums.rows() * sums.cols(), 0.0f);
+        step.outputs = step.rows.size();
+        graph.run_layer(step, sums);
+        sums_.add(step.layer, step.keys, sums);
+        return;
+      }
+    }
+    graph.run_layer(step);
+  }
   /// Decides after the layer's attention; `scores` are over `keys`. The states know the rows at the layer already.
   void decide(Policy& policy, LayerIndex layer, Phase phase, std::span<const TokenIndex> keys, ConstScoreView scores,
               const TokenStates& states, const SessionHistory& history) {
@@ -90,7 +120,8 @@ class KeyEviction {
                                 .context_size = states.size(),
                                 .tokens = stored_,
                                 .probs = probs,
-                                .prompt_size = history.prompt_size},
+                                .prompt_size = history.prompt_size,
+                                .column_sums = sums_of_stored(layer)},
                    {keep_.get(), stored_.size()});
     }
   }
@@ -115,10 +146,16 @@ class KeyEviction {
   }
 
  private:
+  [[nodiscard]] ConstScoreView sums_of_stored(LayerIndex layer) {
+    return sums_.head_count() == 0 ? ConstScoreView() : sums_.gather(layer, stored_, step_sums_.data());
+  }
+
   std::vector<bool> evicts_;        // by layer
   std::vector<TokenIndex> stored_;  // tokens with K and V at the layer
   std::unique_ptr<bool[]> keep_;    // by stored token
   AlignedBuffer<float> probs_;
+  ColumnSums sums_;
+  AlignedBuffer<float> step_sums_;  // [heads, keys] of one layer and step
 };
 
 }  // namespace lazyllm::inline v0

@@ -29,7 +29,7 @@ namespace lazyllm::inline v0 {
 
 /// One sequence on one graph under one policy. Not thread-safe: one session per thread; sessions may share weights.
 /// The graph must be fresh (no K and V) and outlive the session. Decode steps allocate nothing. A policy that is an
-/// EvictionPolicy, too, needs an EvictingGraph.
+/// EvictionPolicy, too, needs an EvictingGraph; a ColumnSumPolicy a ColumnSumGraph.
 template <ModelGraph Graph, PruningPolicy Policy>
 class LazySession {
  public:
@@ -57,14 +57,14 @@ class LazySession {
   /// A session on `fresh`, a graph of the same weights without K and V, that goes on as this one would, bit for bit:
   /// same options, a copy of the policy and of all state. Throws Error for a graph that computes other bits.
   [[nodiscard]] LazySession fork(Graph& fresh) const requires SessionGraph<Graph> && std::copy_constructible<Policy>;
-  /// All state but the policy's, as bytes that load takes: K and V, Aux Cache, counters.
+  /// All state but the policy's, as bytes that load takes: K and V, Aux Cache, column sums, counters.
   [[nodiscard]] std::vector<std::byte> save() const requires SessionGraph<Graph> {
     check_whole();
-    return detail::save_session(graph(), states(), history_);
+    return detail::save_session(graph(), states(), runner_.column_sums(), history_);
   }
   /// Becomes the session that gave the bytes, and goes on as it would, bit for bit, under an equal policy and options.
   /// Throws Error, with nothing changed, for damaged bytes, those of another model, kernel, type of K and V or version,
-  /// and more tokens than the context holds.
+  /// more tokens than the context holds, and without the column sums that the policy evicts by.
   void load(std::span<const std::byte> bytes) requires SessionGraph<Graph>;
 
   [[nodiscard]] std::size_t context_size() const { return states().size(); }            ///< tokens so far
@@ -185,19 +185,20 @@ LazySession<Graph, Policy> LazySession<Graph, Policy>::fork(Graph& fresh) const 
     SessionGraph<Graph> && std::copy_constructible<Policy> {
   check_whole();
   LazySession result(fresh, runner_.policy(), options_);
-  detail::copy_session(graph(), states(), fresh, result.states());
+  detail::copy_session(graph(), states(), runner_.column_sums(), fresh, result.states(), result.runner_.column_sums());
   result.history_ = history_;
   return result;
 }
 
 template <ModelGraph Graph, PruningPolicy Policy>
 void LazySession<Graph, Policy>::load(std::span<const std::byte> bytes) requires SessionGraph<Graph> {
-  const detail::SavedSession saved(bytes, std::as_const(graph()), states().aux(), options_.context_size);
+  const detail::SavedSession saved(bytes, std::as_const(graph()), states().aux(), runner_.column_sums(),
+                                   options_.context_size);
   SessionHistory history = saved.history();
   interrupted_ = true;
   graph().truncate(0);
   states().truncate(0);
-  saved.restore(graph(), states());
+  saved.restore(graph(), states(), runner_.column_sums());
   history_ = std::move(history);
   interrupted_ = false;
 }

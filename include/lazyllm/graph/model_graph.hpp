@@ -68,4 +68,11 @@ concept EvictingGraph = ModelGraph<G> && requires(G& g, LayerIndex layer, std::s
   g.evict(layer, tokens);
 };
 
+/// A graph that adds up attention: run_layer(step, column_sums) does what run_layer(step) does, and adds to column_sums
+/// [heads, keys] what each row whose output is used attends to each key.
+template <class G>
+concept ColumnSumGraph = ModelGraph<G> && requires(G& g, const LayerStep& step, Rows column_sums) {
+  g.run_layer(step, column_sums);
+};
+
 }  // namespace lazyllm::inline v0

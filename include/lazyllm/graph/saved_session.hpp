@@ -1,11 +1,12 @@
 // A session as bytes: a header with sizes, checksum and the graph's fingerprint, then per token its depth and marks,
-// what was evicted, the Aux Cache's rows, and K and V by layer and token. Everything is checked before anything is
-// changed. Source: this library's format, version 1, in the byte order of the machine that made it.
+// what was evicted, the Aux Cache's rows, and by layer and token K, V and the column sums. Everything is checked before
+// anything is changed. Source: this library's format, version 2, in the byte order of the machine that made it.
 #pragma once
 
 #include <lazyllm/core/checksum.hpp>
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/column_sums.hpp>
 #include <lazyllm/graph/session_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/graph/token_states.hpp>
@@ -36,9 +37,11 @@ inline void check_fingerprints(std::uint64_t from, std::uint64_t to) {
                   std::to_string(from) + ", this graph's is " + std::to_string(to));
 }
 
-/// Copies a sequence to a graph and states that hold no tokens. Throws Error when the graphs compute different bits.
+/// Copies a sequence to a graph, states and sums that hold no tokens, under a copy of its policy. Throws Error when the
+/// graphs compute different bits.
 template <SessionGraph Graph>
-void copy_session(const Graph& graph, const TokenStates& states, Graph& to_graph, TokenStates& to_states) {
+void copy_session(const Graph& graph, const TokenStates& states, const ColumnSums& sums, Graph& to_graph,
+                  TokenStates& to_states, ColumnSums& to_sums) {
   check_fingerprints(graph.fingerprint(), to_graph.fingerprint());
   for (TokenIndex token = 0; token < states.size(); ++token) {
     const bool parked = states.is_parked(token);
@@ -51,9 +54,13 @@ void copy_session(const Graph& graph, const TokenStates& states, Graph& to_graph
     }
   }
   std::vector<std::byte> key(graph.token_bytes());
+  std::vector<float> token_sums(sums.head_count());
+  to_sums.start(0, states.size());
   for_each_key(states, graph.layer_count(), [&](LayerIndex layer, TokenIndex token) {
     graph.export_token(layer, token, key);
     to_graph.import_token(layer, token, key);
+    sums.gather(layer, {&token, 1}, token_sums.data());
+    to_sums.assign(layer, token, token_sums);
   });
 }
 
@@ -70,10 +77,11 @@ struct SavedHeader {
   std::uint64_t tokens;
   std::uint64_t prompt_size;
   std::uint64_t steps;
-  std::uint64_t aux_rows;  // RowFormat
+  std::uint64_t aux_rows;   // RowFormat
+  std::uint64_t sum_heads;  // numbers of a token's column sums at a layer; 0: none were kept
 
   static constexpr std::uint64_t magic_number = 0x31736d6c6c797a6c;  // "lzyllms1"
-  static constexpr std::uint64_t current_version = 1;
+  static constexpr std::uint64_t current_version = 2;
   static constexpr std::size_t checked_from = 2 * sizeof(std::uint64_t);
 };
 
@@ -89,13 +97,16 @@ struct SavedToken {
 }
 
 template <SessionGraph Graph>
-std::vector<std::byte> save_session(const Graph& graph, const TokenStates& states, const SessionHistory& history) {
+std::vector<std::byte> save_session(const Graph& graph, const TokenStates& states, const ColumnSums& sums,
+                                    const SessionHistory& history) {
   const std::size_t layers = graph.layer_count(), token_bytes = graph.token_bytes();
+  std::vector<float> token_sums(sums.head_count());
   std::vector<std::byte> bytes;
   std::size_t keys = 0;
   for_each_key(states, layers, [&keys](LayerIndex, TokenIndex) { ++keys; });
   bytes.reserve(sizeof(SavedHeader) + (4 * layers + 2) * sizeof(std::uint64_t) + states.size() * sizeof(SavedToken) +
-                eviction_bytes(layers, states.size()) + states.aux_bytes() + keys * token_bytes);
+                eviction_bytes(layers, states.size()) + states.aux_bytes() +
+                keys * (token_bytes + token_sums.size() * sizeof(float)));
   bytes.resize(sizeof(SavedHeader));
   const auto append = [&bytes](const void* from, std::size_t size) {
     const std::size_t at = bytes.size();
@@ -129,6 +140,8 @@ std::vector<std::byte> save_session(const Graph& graph, const TokenStates& state
     const std::size_t at = bytes.size();
     bytes.resize(at + token_bytes);
     graph.export_token(layer, token, std::span(bytes).subspan(at));
+    sums.gather(layer, {&token, 1}, token_sums.data());
+    if (!token_sums.empty()) append(token_sums.data(), token_sums.size() * sizeof(float));
   });
   SavedHeader header{.magic = SavedHeader::magic_number,
                      .checksum = 0,
@@ -141,7 +154,8 @@ std::vector<std::byte> save_session(const Graph& graph, const TokenStates& state
                      .tokens = states.size(),
                      .prompt_size = history.prompt_size,
                      .steps = history.steps,
-                     .aux_rows = static_cast<std::uint64_t>(states.aux().format())};
+                     .aux_rows = static_cast<std::uint64_t>(states.aux().format()),
+                     .sum_heads = sums.head_count()};
   std::memcpy(bytes.data(), &header, sizeof(header));
   header.checksum = checksum(std::span(bytes).subspan(SavedHeader::checked_from));
   std::memcpy(bytes.data(), &header, sizeof(header));
@@ -151,10 +165,11 @@ std::vector<std::byte> save_session(const Graph& graph, const TokenStates& state
 /// Bytes that are a session of this graph: checked when made, read afterwards.
 class SavedSession {
  public:
-  /// Throws Error for anything that save_session does not make for such a graph and Aux Cache, or of more tokens than
-  /// `capacity`.
+  /// Throws Error for anything that save_session does not make for such a graph and Aux Cache, or without the column
+  /// sums that are kept here, or of more tokens than `capacity`.
   template <SessionGraph Graph>
-  SavedSession(std::span<const std::byte> bytes, const Graph& graph, const AuxCache& aux, std::size_t capacity)
+  SavedSession(std::span<const std::byte> bytes, const Graph& graph, const AuxCache& aux, const ColumnSums& sums,
+               std::size_t capacity)
       : bytes_(bytes), row_bytes_(aux.row_size_bytes()) {
     check(bytes.size() >= sizeof(SavedHeader), "are too few for a header");
     header_ = number<SavedHeader>(0);
@@ -175,6 +190,9 @@ class SavedSession {
       throw Error(ErrorCode::unsupported, "saved session: Aux Cache rows of format " +
                                               std::to_string(header_.aux_rows) + ", this session's are of format " +
                                               std::to_string(static_cast<std::uint64_t>(aux.format())));
+    }
+    if (header_.sum_heads != 0 || sums.head_count() != 0) {
+      require_same("heads with column sums", header_.sum_heads, graph.head_count());
     }
     check_fingerprints(header_.fingerprint, graph.fingerprint());
     if (header_.tokens > capacity) {
@@ -205,9 +223,9 @@ class SavedSession {
     return history;
   }
 
-  /// Fills a graph and states that hold no tokens.
+  /// Fills a graph, states and sums that hold no tokens.
   template <SessionGraph Graph>
-  void restore(Graph& graph, TokenStates& states) const {
+  void restore(Graph& graph, TokenStates& states, ColumnSums& sums) const {
     std::size_t at = rows_at();
     for (std::size_t token = 0; token < tokens(); ++token) {
       const SavedToken saved = token_at(token);
@@ -223,10 +241,14 @@ class SavedSession {
         if (is_evicted(layer, token)) states.evict(layer, {&token, 1});
       }
     }
+    std::vector<float> token_sums(static_cast<std::size_t>(header_.sum_heads));
+    sums.start(0, tokens());
     for_each_key(states, layers(), [&](LayerIndex layer, TokenIndex token) {
       const auto token_bytes = static_cast<std::size_t>(header_.token_bytes);
       graph.import_token(layer, token, bytes_.subspan(at, token_bytes));
-      at += token_bytes;
+      if (!token_sums.empty()) std::memcpy(token_sums.data(), bytes_.data() + at + token_bytes, sums_bytes());
+      sums.assign(layer, token, token_sums);
+      at += token_bytes + sums_bytes();
     });
   }
 
@@ -241,6 +263,7 @@ class SavedSession {
   [[nodiscard]] std::size_t tokens_at() const {
     return sizeof(SavedHeader) + (4 * layers() + 2) * sizeof(std::uint64_t);
   }
+  [[nodiscard]] std::size_t sums_bytes() const { return static_cast<std::size_t>(header_.sum_heads) * sizeof(float); }
   [[nodiscard]] std::size_t tokens() const { return static_cast<std::size_t>(header_.tokens); }
   [[nodiscard]] std::size_t evictions_at() const { return tokens_at() + tokens() * sizeof(SavedToken); }
   [[nodiscard]] std::size_t rows_at() const { return evictions_at() + eviction_bytes(layers(), tokens()); }
@@ -272,7 +295,7 @@ class SavedSession {
         check(layer + unfinished < depth, "hold an eviction that cannot be");
         --keys;
       }
-      const std::uint64_t wanted = (parked ? row_bytes_ : 0) + keys * header_.token_bytes;
+      const std::uint64_t wanted = (parked ? row_bytes_ : 0) + keys * (header_.token_bytes + sums_bytes());
       check(left >= wanted, "end within the rows");
       left -= wanted;
     }

@@ -26,6 +26,8 @@ namespace lazyllm::inline v0 {
 template <ModelGraph Graph, PruningPolicy Policy>
 class StepRunner {
   static_assert(EvictingGraph<Graph> || !EvictionPolicy<Policy>, "the policy evicts, but the graph cannot forget");
+  static_assert(ColumnSumGraph<Graph> || !ColumnSumPolicy<Policy>,
+                "the policy evicts by the attention of all rows, but the graph does not add it up (ColumnSumGraph)");
 
  public:
   /// For options.context_size tokens. Throws Error when the policy does not fit the model.
@@ -42,6 +44,8 @@ class StepRunner {
   [[nodiscard]] const Policy& policy() const { return selection_.policy(); }
   [[nodiscard]] TokenStates& states() { return states_; }
   [[nodiscard]] const TokenStates& states() const { return states_; }
+  [[nodiscard]] ColumnSums& column_sums() { return eviction_.sums(); }
+  [[nodiscard]] const ColumnSums& column_sums() const { return eviction_.sums(); }
   /// Of the last step.
   [[nodiscard]] const StepCounters& counters() const { return counters_; }
 
@@ -105,7 +109,7 @@ ConstRows StepRunner<Graph, Policy>::run(std::size_t new_tokens, Phase phase, co
                         .history = history,
                         .asks_policy = states_.size() >= options.dense_below};
   selection_.start(states_.size());
-  eviction_.start();
+  eviction_.start(states_.size(), new_tokens);
   select(request, before_first_layer, {});
   states_.park_dropped(selection_.entering(), before_first_layer, false);
   for (LayerIndex layer = 0; layer < shape_.layer_count; ++layer) {
@@ -153,14 +157,14 @@ template <ModelGraph Graph, PruningPolicy Policy>
 void StepRunner<Graph, Policy>::run_whole(const Request& request, LayerIndex layer, std::size_t query_rows) {
   const bool last_layer = layer + 1 == shape_.layer_count;
   const ScoreView scores = scores_view(query_rows);
-  const std::size_t outputs = last_layer ? std::max<std::size_t>(1, query_rows) : states_.rows().size();
-  graph_.run_layer(LayerStep{.layer = layer,
-                             .rows = states_.rows(),
-                             .keys = keys_,
-                             .outputs = outputs,
-                             .hidden = states_.hidden(),
-                             .scores = scores});
-  counters_.rows_finished[layer] = outputs;
+  LayerStep step{.layer = layer,
+                 .rows = states_.rows(),
+                 .keys = keys_,
+                 .outputs = last_layer ? std::max<std::size_t>(1, query_rows) : states_.rows().size(),
+                 .hidden = states_.hidden(),
+                 .scores = scores};
+  eviction_.run_layer(graph_, step);
+  counters_.rows_finished[layer] = step.outputs;
   states_.mark_computed(layer);
   select(request, layer, scores);
   if (!last_layer) states_.park_dropped(selection_.entering(), layer, false);

@@ -97,7 +97,8 @@ class Llama {
       weights_->embedding().dequantize_row(static_cast<std::size_t>(ids[r]), hidden.row(r));
     }
   }
-  void run_layer(const LayerStep& step);
+  /// column_sums: empty, or [heads, keys], as of a ColumnSumGraph.
+  void run_layer(const LayerStep& step, Rows column_sums = {});
   void project_kv(const LayerStep& step);
   void score(const LayerStep& step);
   void finish(const LayerStep& step);
@@ -151,12 +152,12 @@ class Llama {
   static void for_tiles(std::size_t rows, Body body) {
     for (std::size_t first = 0; first < rows; first += tile_rows) body(first, std::min(tile_rows, rows - first));
   }
-  void run_tile(const LayerStep& step, std::size_t first, std::size_t count);
+  void run_tile(const LayerStep& step, Rows column_sums, std::size_t first, std::size_t count);
   Rows norm_rows(ConstRows hidden, std::span<const float> weight);
   Rows project_queries(LayerIndex layer, ConstRows hidden, std::span<const TokenIndex> positions);
   void store_keys(LayerIndex layer, std::span<const TokenIndex> positions, Rows key, ConstRows value);
-  void attend_and_feed(const LayerStep& step, ConstRows query, std::span<const TokenIndex> positions, ScoreView scores,
-                       Rows hidden);
+  void attend_and_feed(const LayerStep& step, ConstRows query, std::span<const TokenIndex> positions,
+                       AttentionScores scores, Rows hidden);
 
   std::shared_ptr<const LlamaWeights<W>> weights_;
   E& executor_;
@@ -209,14 +210,14 @@ Llama<W, E, Cache>::Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& exe
 }
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
-void Llama<W, E, Cache>::run_layer(const LayerStep& step) {
+void Llama<W, E, Cache>::run_layer(const LayerStep& step, Rows column_sums) {
   LAZYLLM_EXPECTS(step.rows.size() == step.hidden.rows() && step.outputs <= step.rows.size());
   // Rows are ascending and attention is causal: a tile needs no K or V of the tiles after it.
-  for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) { run_tile(step, first, count); });
+  for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) { run_tile(step, column_sums, first, count); });
 }
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
-void Llama<W, E, Cache>::run_tile(const LayerStep& step, std::size_t first, std::size_t count) {
+void Llama<W, E, Cache>::run_tile(const LayerStep& step, Rows column_sums, std::size_t first, std::size_t count) {
   const LlamaConfig& c = config();
   const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
   const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
@@ -250,7 +251,7 @@ void Llama<W, E, Cache>::run_tile(const LayerStep& step, std::size_t first, std:
   const std::size_t first_score_row = step.rows.size() - step.scores.query_rows();
   const std::size_t begin = std::max(first + skip, first_score_row);
   if (begin < first + count) scores = step.scores.middle_query_rows(begin - first_score_row, first + count - begin);
-  attend_and_feed(step, query.out, positions.subspan(skip), scores, hidden.middle_rows(skip, outputs));
+  attend_and_feed(step, query.out, positions.subspan(skip), {scores, column_sums}, hidden.middle_rows(skip, outputs));
 }
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
@@ -318,7 +319,7 @@ void Llama<W, E, Cache>::store_keys(LayerIndex layer, std::span<const TokenIndex
 /// Attention of the queries and the FFN, both added to hidden.
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 void Llama<W, E, Cache>::attend_and_feed(const LayerStep& step, ConstRows query, std::span<const TokenIndex> positions,
-                                         ScoreView scores, Rows hidden) {
+                                         AttentionScores scores, Rows hidden) {
   const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
   const Rows attended = tile(scratch_.attended, query.rows(), query.cols());
   attention(attention_shape_, query, positions, step.keys, cache_.layer(step.layer), attended, scores,

@@ -31,27 +31,44 @@ template <RowElement Element>
 inline constexpr bool in_bfloat16_pairs = std::same_as<Element, BFloat16> || std::same_as<Element, Int8>;
 }  // namespace detail
 
+/// What attention() tells of its probabilities beside its output. Each is asked for by a view that is not empty.
+struct AttentionScores {
+  /// [query_rows, heads, keys] gets the probabilities of the last query_rows rows, exactly 0 for keys that the row does
+  /// not see.
+  ScoreView last_rows = {};
+  /// [heads, keys]: to each key's number the probabilities that all rows of the call give it are added, row after row,
+  /// so that the bits do not depend on the number of threads, nor on how the rows are cut into calls.
+  /// Costs one more product of queries and keys, and one more exponential for each. Never a rows x keys matrix.
+  Rows column_sums = {};
+
+  AttentionScores() = default;
+  AttentionScores(ScoreView probabilities, Rows sums = {}) : last_rows(probabilities), column_sums(sums) {}
+};
+
 /// out[r, h] = sum over keys k <= rows[r] of softmax(scale * query[r, h] . key[k])[k] * value[k].
-/// queries, out: [rows, heads * head_dim], rotation applied, may be the same rows. keys: ascending, each row among
-/// them, stored in kv. scores: empty, or [query_rows, heads, keys]: gets the probabilities of the last query_rows rows,
-/// exactly 0 for keys that the row does not see. A row's output and probabilities depend, bit for bit, only on its
-/// query and the keys up to its position: not on the other rows, the executor or the number of threads. Scores must be
-/// finite; K and V of BFloat16 or Int8 must be finite throughout, and where both are (head_dim a multiple of 32),
+/// queries, out: [rows, heads * head_dim], rotation applied; may be the same rows where no column sums are wanted.
+/// keys: ascending, each row among them, stored in kv. A row's output and probabilities depend, bit for bit, only on
+/// its query and the keys up to its position: not on the other rows, the executor or the number of threads. Scores must
+/// be finite; K and V of BFloat16 or Int8 must be finite throughout, and where both are (head_dim a multiple of 32),
 /// AVX-512-BF16 and AMX round queries, weights and numbers of 8 bits to bfloat16. But with values of Int8,
 /// AVX-512-BF16 rounds weights to 8 bits, and where keys are too, it and AVX-512-VNNI do so with queries and weights.
 /// O(rows * keys * heads * head_dim); no allocation once scratch holds these sizes.
 template <KeyValueReader KV, Executor E>
 void attention(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
-               std::span<const TokenIndex> keys, const KV& kv, Rows out, ScoreView scores, AttentionScratch& scratch,
-               E& executor, Isa isa = active_isa()) {
+               std::span<const TokenIndex> keys, const KV& kv, Rows out, AttentionScores scores,
+               AttentionScratch& scratch, E& executor, Isa isa = active_isa()) {
   LAZYLLM_EXPECTS(shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 && shape.head_dim > 0);
   LAZYLLM_EXPECTS(kv.kv_head_count() == shape.kv_heads && kv.head_dim() == shape.head_dim);
   LAZYLLM_EXPECTS(queries.rows() == rows.size() && queries.cols() == shape.heads * shape.head_dim);
   LAZYLLM_EXPECTS(out.rows() == rows.size() && out.cols() == queries.cols());
-  LAZYLLM_EXPECTS(scores.empty() || (scores.heads() == shape.heads && scores.keys() == keys.size()));
-  LAZYLLM_EXPECTS(scores.query_rows() <= rows.size());
+  const auto& [last_rows, column_sums] = scores;
+  LAZYLLM_EXPECTS(last_rows.empty() || (last_rows.heads() == shape.heads && last_rows.keys() == keys.size()));
+  LAZYLLM_EXPECTS(last_rows.query_rows() <= rows.size());
+  LAZYLLM_EXPECTS(column_sums.empty() || (column_sums.rows() == shape.heads && column_sums.cols() == keys.size() &&
+                                          out.data() != queries.data()));
   if (rows.empty()) return;
-  scratch.reserve(shape, rows.size(), keys.size(), scores.query_rows(), executor.concurrency());
+  scratch.reserve(shape, rows.size(), keys.size(), column_sums.empty() ? last_rows.query_rows() : rows.size(),
+                  executor.concurrency());
   const auto run_on = [&](auto vectors) {
     detail::AttentionJob<decltype(vectors), KV>(shape, queries, rows, keys, kv, out, scores, scratch).run(executor);
   };
@@ -80,7 +97,8 @@ template <class V, KeyValueReader KV>
 class AttentionJob {
  public:
   AttentionJob(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
-               std::span<const TokenIndex> keys, const KV& kv, Rows out, ScoreView scores, AttentionScratch& scratch)
+               std::span<const TokenIndex> keys, const KV& kv, Rows out, const AttentionScores& scores,
+               AttentionScratch& scratch)
       : shape_(shape),
         blocking_(shape),
         queries_(queries),
@@ -88,7 +106,9 @@ class AttentionJob {
         keys_(keys),
         kv_(kv),
         out_(out),
-        scores_(scores),
+        scores_(scores.last_rows),
+        column_sums_(scores.column_sums),
+        stats_rows_(column_sums_.empty() ? scores_.query_rows() : rows.size()),
         scratch_(scratch),
         blocks_((rows.size() + blocking_.block_tokens - 1) / blocking_.block_tokens),
         segments_((keys.size() + segment_keys - 1) / segment_keys) {
@@ -108,6 +128,7 @@ class AttentionJob {
       run_blocks(executor);
     }
     fill_probabilities(executor);
+    sum_columns(executor);
   }
 
  private:
@@ -222,11 +243,8 @@ class AttentionJob {
     std::fill_n(state.out, count * blocking_.padded_dim, 0.0f);
   }
 
-  /// Softmax of a block over one segment of keys, from a fresh state.
-  void attend_segment(const Block& b, std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace,
-                      const AttentionState& state) const {
-    clear(b, state);
-    const std::size_t first = index * segment_keys;
+  /// The block's rows against the segment that begins at key `first`.
+  [[nodiscard]] AttentionSegment segment_of(const Block& b, std::size_t first, AttentionWorkspace& workspace) const {
     AttentionSegment segment;
     segment.rows = b.tokens * blocking_.group;
     segment.head_dim = shape_.head_dim;
@@ -237,14 +255,25 @@ class AttentionJob {
     segment.counts = workspace.counts.data();
     segment.score_rows = workspace.score_rows.data();
     segment.scales = code_scales(workspace);
-    segment.state = state;
     for (std::size_t t = 0; t < b.tokens; ++t) {
       const std::size_t limit = scratch_.limits()[b.first + t];
+      const std::size_t count = limit <= first ? 0 : std::min(segment_keys, limit - first);
+      std::fill_n(workspace.counts.data() + t * blocking_.group, blocking_.group, count);
+    }
+    return segment;
+  }
+
+  /// Softmax of a block over one segment of keys, from a fresh state.
+  void attend_segment(const Block& b, std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace,
+                      const AttentionState& state) const {
+    clear(b, state);
+    const std::size_t first = index * segment_keys;
+    AttentionSegment segment = segment_of(b, first, workspace);
+    segment.state = state;
+    for (std::size_t t = 0; t < b.tokens; ++t) {
       const std::size_t from_end = rows_.size() - (b.first + t);
       for (std::size_t g = 0; g < blocking_.group; ++g) {
-        const std::size_t row = t * blocking_.group + g;
-        workspace.counts[row] = limit <= first ? 0 : std::min(segment_keys, limit - first);
-        workspace.score_rows[row] =
+        workspace.score_rows[t * blocking_.group + g] =
             from_end > scores_.query_rows()
                 ? nullptr
                 : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
@@ -358,12 +387,17 @@ class AttentionJob {
         const std::size_t head = kv_head * blocking_.group + g;
         float* to = out_.row(b.first + t).data() + head * shape_.head_dim;
         const float inverse_sum = finish_row(V{}, total, row, blocking_.padded_dim, to, shape_.head_dim);
-        if (from_end > scores_.query_rows()) continue;
-        float* stats = scratch_.score_stats() + 2 * ((scores_.query_rows() - from_end) * shape_.heads + head);
+        if (from_end > stats_rows_) continue;
+        float* stats = score_stats(from_end, head);
         stats[0] = total.max[row];
         stats[1] = inverse_sum;
       }
     }
+  }
+
+  /// Maximum and 1 / sum of the row that is `from_end` rows before the end, 1 the last.
+  [[nodiscard]] float* score_stats(std::size_t from_end, std::size_t head) const {
+    return scratch_.score_stats() + 2 * ((stats_rows_ - from_end) * shape_.heads + head);
   }
 
   /// Turns the raw scores, which attend left in scores_, into probabilities.
@@ -376,11 +410,52 @@ class AttentionJob {
         const std::size_t query_row = i / shape_.heads;
         const std::size_t limit = scratch_.limits()[rows_.size() - scores_.query_rows() + query_row];
         const std::span<float> row = scores_.row(query_row, i % shape_.heads);
-        const float* stats = scratch_.score_stats() + 2 * i;
+        const float* stats = score_stats(scores_.query_rows() - query_row, i % shape_.heads);
         probabilities(V{}, row.data(), limit, stats[0], stats[1]);
         std::fill(row.begin() + static_cast<std::ptrdiff_t>(limit), row.end(), 0.0f);
       }
     });
+  }
+
+  /// Adds the probabilities to column_sums_, from the scores once more. A thread takes a segment of keys of one KV head
+  /// through all rows in order; early segments, which most rows see, come first.
+  template <Executor E>
+  void sum_columns(E& executor) const {
+    if (column_sums_.empty()) return;
+    const std::size_t macs = rows_.size() * keys_.size() * shape_.heads * shape_.head_dim;
+    spread(segments_ * shape_.kv_heads, macs, executor, [this](std::size_t begin, std::size_t end) {
+      const AttentionScratch::Lease lease(scratch_);
+      for (std::size_t i = begin; i < end; ++i) sum_segment(i % shape_.kv_heads, i / shape_.kv_heads, *lease);
+    });
+  }
+
+  void sum_segment(std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace) const {
+    const std::size_t first = index * segment_keys;
+    const std::size_t limit = scratch_.limits()[rows_.size() - 1];
+    for (std::size_t tile = 0; tile < segment_keys && first + tile < limit; tile += key_tile) {
+      load_keys(kv_head, first, tile, limit, workspace);
+    }
+    for (std::size_t i = 0; i < blocks_; ++i) {
+      const Block b = block(i);
+      if (b.limit <= first) continue;
+      load_queries(b, kv_head, workspace);
+      const AttentionSegment segment = segment_of(b, first, workspace);
+      for_panels(segment, [&](auto rows, std::size_t row) {
+        alignas(64) float scores[rows() * segment_keys];
+        score_panel<rows()>(V{}, segment, row, whole_tiles(segment.counts[row + rows() - 1]), scores);
+        for (std::size_t r = 0; r < rows(); ++r) {
+          const std::size_t token = b.first + (row + r) / blocking_.group;
+          const std::size_t head = kv_head * blocking_.group + (row + r) % blocking_.group;
+          const std::size_t count = segment.counts[row + r];
+          float* const own = scores + r * segment_keys;
+          if constexpr (takes_code_keys) {
+            for (std::size_t k = 0; k < count; ++k) own[k] *= segment.scales.queries[row + r];
+          }
+          const float* const stats = score_stats(rows_.size() - token, head);
+          if (count != 0) add_probabilities(V{}, own, count, stats[0], stats[1], column_sums_.row(head).data() + first);
+        }
+      });
+    }
   }
 
   const AttentionShape& shape_;
@@ -391,6 +466,8 @@ class AttentionJob {
   const KV& kv_;
   const Rows out_;
   const ScoreView scores_;
+  const Rows column_sums_;
+  const std::size_t stats_rows_;  // last rows whose maximum and sum are kept
   AttentionScratch& scratch_;
   const std::size_t blocks_;
   const std::size_t segments_;

@@ -1,6 +1,6 @@
 // Which keys of a layer stay in its cache after a step: what an eviction policy is, those of the field, and their text
 // form. They select tokens, the same for all heads of a layer; each layer selects for itself.
-// Sources: StreamingLLM, arXiv 2309.17453; TOVA, arXiv 2401.06104; SnapKV, arXiv 2404.14469.
+// Sources: StreamingLLM, arXiv 2309.17453; TOVA, arXiv 2401.06104; SnapKV, arXiv 2404.14469; H2O, arXiv 2306.14048.
 #pragma once
 
 #include <lazyllm/core/error.hpp>
@@ -19,6 +19,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 #include <vector>
 
 namespace lazyllm::inline v0 {
@@ -37,15 +38,22 @@ concept EvictionPolicy = requires(P& p, const PruneContext& context, LayerIndex 
   p.evict(context, keep);
 };
 
+/// An EvictionPolicy that reads what all rows so far attended to each key: while sums_columns(), which never changes,
+/// the session has the graph, a ColumnSumGraph, add it up at every layer, and evict finds it in context.column_sums.
+template <class P>
+concept ColumnSumPolicy = EvictionPolicy<P> && requires(const P& p) {
+  { p.sums_columns() } -> std::convertible_to<bool>;
+};
+
 // Available eviction policies, and when to use which; a text names them as the last column says.
 //
-// | policy           | use it                                                                   | text        |
-// |------------------|--------------------------------------------------------------------------|-------------|
+// | policy           | use it                                                                   | text          |
+// |------------------|--------------------------------------------------------------------------|---------------|
 // | streaming_window | endless text: the first tokens and a window of recent ones, no scores    | window:4,1020 |
-// | tova             | a fixed memory: in every step the last row's attention decides who stays | tova:512    |
-// | snap_kv          | long prompts, short answers: the prompt's last rows select once, pooled  | snapkv:0.25 |
-//
-// H2O (arXiv 2306.14048) needs the sums over all rows' attention, which a graph does not give.
+// | tova             | a fixed memory: in every step the last row's attention decides who stays | tova:512      |
+// | snap_kv          | long prompts, short answers: the prompt's last rows select once, pooled  | snapkv:0.25   |
+// | HeavyHitters     | a fixed memory: all rows so far decide, and recent tokens stay; costs    | h2o:512,256   |
+// |                  | another product of queries and keys                                      |               |
 
 /// Evicts whom a SelectionRule does not keep, by a ScoreRule or, without one, all that are not protected.
 class RuleEviction {
@@ -104,9 +112,74 @@ static_assert(EvictionPolicy<RuleEviction>);
   return RuleEviction({keep, 1, {.first = 0, .last = window}}, std::move(score), false);
 }
 
-/// An eviction's text: none, window:FIRST,RECENT, tova:KEEP, snapkv:KEEP or snapkv:KEEP^WINDOW~WIDTH; KEEP as in
-/// schedules: 512, 0.25, p30 or m0.9 (prune/schedule.hpp). Throws Error for anything else.
-[[nodiscard]] RuleEviction parse_eviction(std::string_view text);
+/// In every step the tokens that all rows so far attended to most, by the score of their column sums (its rows do not
+/// count), and the most recent ones. A prompt is cut down at its end, not token by token. Source: H2O, which selects
+/// for each head.
+class HeavyHitters {
+ public:
+  /// `recent` tokens stay and count among the kept; without it half of those that the rule keeps, as in the paper.
+  /// Throws Error for an attention mass without it.
+  explicit HeavyHitters(KeepRule keep, std::optional<std::size_t> recent = {}, ScoreRule score = {})
+      : rule_(keep), recent_(recent), score_(std::move(score)) {
+    if (keep.is_mass() && !recent) {
+      throw Error(ErrorCode::invalid_argument,
+                  "heavy hitters by attention mass: how many recent tokens stay is not "
+                  "told, as 256 in h2o:m0.9,256");
+    }
+  }
+
+  /// Throws Error when the score cannot be made of so many query heads.
+  void prepare(const PruningShape& shape) {
+    score_.check(shape.head_count);
+    importance_.reserve(shape.context_capacity);
+    selector_.reserve(shape.context_capacity);
+  }
+  [[nodiscard]] static constexpr bool sums_columns() { return true; }
+  [[nodiscard]] static std::optional<std::size_t> eviction_rows(LayerIndex, Phase) { return 0; }
+  void evict(const PruneContext& context, std::span<bool> keep) {
+    rule_.protect.last = recent_ ? *recent_ : rule_.keep.keep_count(keep.size(), context.context_size) / 2;
+    importance_.resize(keep.size());
+    score_.score(context.column_sums, importance_);
+    selector_.select(rule_, importance_, context.tokens, context.context_size, keep);
+  }
+
+ private:
+  SelectionRule rule_;
+  std::optional<std::size_t> recent_;
+  ScoreRule score_;
+  std::vector<float> importance_;
+  Selector selector_;
+};
+static_assert(ColumnSumPolicy<HeavyHitters> && !ColumnSumPolicy<RuleEviction>);
+
+/// Any of the evictions, chosen at run time. Needs a ColumnSumGraph, whose sums are asked for only by HeavyHitters.
+class AnyEviction {
+ public:
+  /// Evicts nothing and asks for nothing.
+  AnyEviction() = default;
+  AnyEviction(RuleEviction eviction) : eviction_(std::move(eviction)) {}
+  AnyEviction(HeavyHitters eviction) : eviction_(std::move(eviction)) {}
+
+  void prepare(const PruningShape& shape) {
+    std::visit([&](auto& eviction) { eviction.prepare(shape); }, eviction_);
+  }
+  [[nodiscard]] bool sums_columns() const { return std::holds_alternative<HeavyHitters>(eviction_); }
+  [[nodiscard]] std::optional<std::size_t> eviction_rows(LayerIndex layer, Phase phase) const {
+    return std::visit([&](const auto& eviction) { return eviction.eviction_rows(layer, phase); }, eviction_);
+  }
+  void evict(const PruneContext& context, std::span<bool> keep) {
+    std::visit([&](auto& eviction) { eviction.evict(context, keep); }, eviction_);
+  }
+
+ private:
+  std::variant<RuleEviction, HeavyHitters> eviction_;
+};
+static_assert(ColumnSumPolicy<AnyEviction>);
+
+/// An eviction's text: none, window:FIRST,RECENT, tova:KEEP, h2o:KEEP or h2o:KEEP,RECENT, snapkv:KEEP or
+/// snapkv:KEEP^WINDOW~WIDTH; KEEP as in schedules: 512, 0.25, p30 or m0.9 (prune/schedule.hpp). Throws Error for
+/// anything else.
+[[nodiscard]] AnyEviction parse_eviction(std::string_view text);
 
 /// A pruning and an eviction policy as one, for LazySession.
 template <PruningPolicy P, EvictionPolicy E>
@@ -129,6 +202,7 @@ class WithEviction {
     return eviction_.eviction_rows(layer, phase);
   }
   void evict(const PruneContext& context, std::span<bool> keep) { eviction_.evict(context, keep); }
+  [[nodiscard]] bool sums_columns() const requires ColumnSumPolicy<E> { return eviction_.sums_columns(); }
 
  private:
   P pruning_;
@@ -137,7 +211,7 @@ class WithEviction {
 static_assert(PruningPolicy<WithEviction<KeepAll, RuleEviction>> &&
               EvictionPolicy<WithEviction<KeepAll, RuleEviction>>);
 
-inline RuleEviction parse_eviction(std::string_view text) {
+inline AnyEviction parse_eviction(std::string_view text) {
   if (text == "none") return {};
   std::string_view name = text, amount, window, width;
   if (detail::split_at(':', name, amount)) {
@@ -150,6 +224,12 @@ inline RuleEviction parse_eviction(std::string_view text) {
       }
     } else if (name == "tova") {
       return tova(parse_keep_rule(amount));
+    } else if (name == "h2o") {
+      std::string_view recent;
+      std::size_t tokens = 0;
+      const bool tells = detail::split_at(',', amount, recent);
+      if (!tells) return HeavyHitters(parse_keep_rule(amount));
+      if (detail::parse_number(recent, tokens)) return HeavyHitters(parse_keep_rule(amount), tokens);
     } else if (name == "snapkv") {
       std::size_t rows = 32, neighbours = 7;
       bool good = !detail::split_at('~', amount, width) || detail::parse_number(width, neighbours);
@@ -161,8 +241,9 @@ inline RuleEviction parse_eviction(std::string_view text) {
       }
     }
   }
-  throw Error(ErrorCode::invalid_argument,
-              "eviction: '" + std::string(text) + "' is none of none, window:4,1020, tova:512, snapkv:0.25^32~7");
+  throw Error(
+      ErrorCode::invalid_argument,
+      "eviction: '" + std::string(text) + "' is none of none, window:4,1020, tova:512, h2o:512,256, snapkv:0.25^32~7");
 }
 
 }  // namespace lazyllm::inline v0

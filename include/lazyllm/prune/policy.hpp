@@ -19,7 +19,8 @@ struct PruneContext {
   std::size_t context_size;            ///< all tokens so far, prompt and generated
   std::span<const TokenIndex> tokens;  ///< the candidates, ascending; the last one is the last token of the context
   ConstScoreView probs;  ///< [query_rows, heads, tokens]: attention of the last rows; empty where none was asked for
-  std::size_t prompt_size = 0;  ///< tokens up to the end of the last prefill; those after it were generated
+  std::size_t prompt_size = 0;      ///< tokens up to the end of the last prefill; those after it were generated
+  ConstScoreView column_sums = {};  ///< [1, heads, tokens]: of a ColumnSumPolicy: attention of all rows so far
 };
 
 /// The model and the session that a policy is to work with.

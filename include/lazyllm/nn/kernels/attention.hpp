@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 
 namespace lazyllm::inline v0::detail {
 
@@ -68,22 +69,29 @@ struct AttentionSetup {
   explicit AttentionSetup(std::size_t) {}
 };
 
-/// All rows against one segment, in panels of up to panel_rows rows; counts ascend. A kernel is an
-/// attend_panel<R>(V, segment, row): R rows from `row` on; one that has other panels has an attend of its own.
-template <class V>
-void attend(V tag, const AttentionSegment& segment) {
+/// Calls body(R, row) for panels of R rows from `row` on, R an integral_constant up to panel_rows; counts ascend, and
+/// panels that see no key are left out.
+template <class Body>
+void for_panels(const AttentionSegment& segment, Body body) {
   for (std::size_t row = 0; row < segment.rows; row += panel_rows) {
     const std::size_t rows = std::min(panel_rows, segment.rows - row);
     if (segment.counts[row + rows - 1] == 0) continue;
     switch (rows) {
-      case 1: attend_panel<1>(tag, segment, row); break;
-      case 2: attend_panel<2>(tag, segment, row); break;
-      case 3: attend_panel<3>(tag, segment, row); break;
-      case 4: attend_panel<4>(tag, segment, row); break;
-      case 5: attend_panel<5>(tag, segment, row); break;
-      default: attend_panel<6>(tag, segment, row); break;
+      case 1: body(std::integral_constant<std::size_t, 1>(), row); break;
+      case 2: body(std::integral_constant<std::size_t, 2>(), row); break;
+      case 3: body(std::integral_constant<std::size_t, 3>(), row); break;
+      case 4: body(std::integral_constant<std::size_t, 4>(), row); break;
+      case 5: body(std::integral_constant<std::size_t, 5>(), row); break;
+      default: body(std::integral_constant<std::size_t, 6>(), row); break;
     }
   }
+}
+
+/// All rows against one segment. A kernel is an attend_panel<R>(V, segment, row): R rows from `row` on; one that has
+/// other panels has an attend of its own.
+template <class V>
+void attend(V tag, const AttentionSegment& segment) {
+  for_panels(segment, [&](auto rows, std::size_t row) { attend_panel<rows()>(tag, segment, row); });
 }
 
 #define LAZYLLM_FLOATS PortableFloats<xsimd::default_arch>

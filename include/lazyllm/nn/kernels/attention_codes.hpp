@@ -243,11 +243,10 @@ void sum_code_values(const AttentionSegment& segment, std::size_t row, std::size
   }
 }
 
-/// R rows from `row` on against one segment.
+/// Products of codes [R, segment_keys] of R rows from `row` on, times the keys' scales; times the queries' they are the
+/// raw scores. Of the segment's first `keys` keys, a multiple of key_tile.
 template <std::size_t R>
-void attend_panel(VnniFloats, const AttentionSegment& segment, std::size_t row) {
-  alignas(64) float products[R * segment_keys];
-  const std::size_t keys = whole_tiles(segment.counts[row + R - 1]);
+void score_panel(VnniFloats, const AttentionSegment& segment, std::size_t row, std::size_t keys, float* products) {
   const std::size_t words = (segment.head_dim + 3) / 4;
   const auto* const query_codes = reinterpret_cast<const std::byte*>(segment.queries) + row * segment.padded_dim;
   const auto* const key_codes = reinterpret_cast<const std::byte*>(segment.keys);
@@ -256,6 +255,14 @@ void attend_panel(VnniFloats, const AttentionSegment& segment, std::size_t row) 
                                 segment.scales.starts + row, segment.scales.keys + first, products + first,
                                 segment_keys);
   }
+}
+
+/// R rows from `row` on against one segment.
+template <std::size_t R>
+void attend_panel(VnniFloats, const AttentionSegment& segment, std::size_t row) {
+  alignas(64) float products[R * segment_keys];
+  const std::size_t keys = whole_tiles(segment.counts[row + R - 1]);
+  score_panel<R>(VnniFloats{}, segment, row, keys, products);
   sum_code_values<R>(segment, row, keys, products);
 }
 

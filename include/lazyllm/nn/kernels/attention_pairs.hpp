@@ -103,6 +103,16 @@ void multiply_pairs(const float* left, std::size_t left_stride, const float* rig
   }
 }
 
+/// Raw scores [R, segment_keys] of R rows from `row` on, of the segment's first `keys` keys, a multiple of key_tile.
+template <std::size_t R>
+void score_panel(Bfloat16Floats, const AttentionSegment& segment, std::size_t row, std::size_t keys, float* scores) {
+  const std::size_t query_pairs = segment.head_dim / 2;
+  for (std::size_t first = 0; first < keys; first += key_tile) {
+    multiply_pairs<R, 4>(segment.queries + row * query_pairs, query_pairs, segment.keys + first * query_pairs, key_tile,
+                         query_pairs, scores + first, segment_keys);
+  }
+}
+
 /// R rows from `row` on against one segment. Weights of keys that a row does not see are zeros: such keys add nothing,
 /// as long as their values are finite.
 template <std::size_t R>
@@ -110,11 +120,7 @@ void attend_panel(Bfloat16Floats, const AttentionSegment& segment, std::size_t r
   alignas(64) float scores[R * segment_keys];
   alignas(64) float weights[R * segment_keys / 2];
   const std::size_t keys = whole_tiles(segment.counts[row + R - 1]);
-  const std::size_t query_pairs = segment.head_dim / 2;
-  for (std::size_t first = 0; first < keys; first += key_tile) {
-    multiply_pairs<R, 4>(segment.queries + row * query_pairs, query_pairs, segment.keys + first * query_pairs, key_tile,
-                         query_pairs, scores + first, segment_keys);
-  }
+  score_panel<R>(Bfloat16Floats{}, segment, row, keys, scores);
   weigh_rows(Avx512Floats{}, segment, row, R, keys, scores);
   pair_weights(R, keys, scores, weights);
   float* out = segment.state.out + row * segment.padded_dim;

@@ -18,11 +18,7 @@ template <std::size_t R>
 void attend_panel(PairCodeFloats, const AttentionSegment& segment, std::size_t row) {
   alignas(64) float scores[R * segment_keys];
   const std::size_t keys = whole_tiles(segment.counts[row + R - 1]);
-  const std::size_t query_pairs = segment.head_dim / 2;
-  for (std::size_t first = 0; first < keys; first += key_tile) {
-    multiply_pairs<R, 4>(segment.queries + row * query_pairs, query_pairs, segment.keys + first * query_pairs, key_tile,
-                         query_pairs, scores + first, segment_keys);
-  }
+  score_panel<R>(Bfloat16Floats{}, segment, row, keys, scores);
   sum_code_values<R>(segment, row, keys, scores);
 }
 
