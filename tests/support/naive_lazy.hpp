@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <limits>
 #include <map>
 #include <set>
@@ -50,6 +51,23 @@ struct NaiveEviction {
   NaiveEntry entry = {};
 };
 
+/// What is selected before layer 0, in every step: the first and the recent tokens, or as many as `keep` says of those
+/// that splitmix64 (Steele, Lea and Flood, OOPSLA 2014) ranks highest; generated tokens rank above all of the prompt.
+struct NaiveBefore {
+  enum class Kind { nothing, window, random } kind = Kind::nothing;
+  std::size_t first = 0, recent = 0;
+  NaiveKeep keep = {};
+  std::uint64_t seed = 0;
+};
+
+inline double naive_random_rank(std::uint64_t seed, std::size_t token, std::size_t prompt_size) {
+  if (token >= prompt_size) return 1;
+  std::uint64_t z = seed + (token + 1) * 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return static_cast<double>((z ^ (z >> 31)) >> 40) / 0x1p24;
+}
+
 enum class NaiveDecode { scheduled, cached };  // cached: no token is revived
 
 /// How the engine works: what a graph, and a session's options, make of it.
@@ -58,10 +76,12 @@ struct NaiveEngine {
   std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();  // most revived for a layer in a decode step
   std::size_t dense_below = 0;  // of fewer tokens nothing is pruned and nothing evicted
   NaiveEviction eviction = {};
+  NaiveBefore before = {};
 };
 
 /// What one step did; kept and rows have an entry for every layer.
 struct NaiveStep {
+  std::vector<std::size_t> entering;           // tokens that entered layer 0
   std::vector<std::vector<std::size_t>> rows;  // tokens whose K and V were computed at the layer
   std::vector<std::size_t> finished;           // by layer: tokens whose output was computed
   std::vector<std::vector<std::size_t>> kept;  // tokens that went on after the layer (to layer + 1, or nowhere)
@@ -198,6 +218,7 @@ class NaiveLazy {
   /// Forgets the tokens from index `tokens` on.
   void truncate(std::size_t tokens) {
     context_ = tokens;
+    prompt_size_ = std::min(prompt_size_, tokens);
     std::erase_if(key_values_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
     std::erase_if(inputs_, [tokens](const auto& entry) { return entry.first.second >= tokens; });
     std::erase_if(evicted_, [tokens](const Place& place) { return place.second >= tokens; });
@@ -226,6 +247,9 @@ class NaiveLazy {
 
     std::vector<std::size_t> entering;  // every step starts again from the full context
     for (std::size_t token = 0; token < context_; ++token) entering.push_back(token);
+    if (phase == Phase::prefill) prompt_size_ = context_;
+    entering = before_first_layer(entering, first_new, phase, cached);
+    result.entering = entering;
 
     for (std::size_t layer = 0; layer < layers; ++layer) {
       // Who has no K and V here is computed now; K and V of an earlier step are reused as they are.
@@ -268,7 +292,7 @@ class NaiveLazy {
       const std::set<std::size_t> leaving =
           evictions(layer, phase, entering, probs, result);  // decided now, carried out when the layer is done
       const auto entry = context_ < engine_.dense_below ? schedule.end() : schedule.find(layer);
-      const std::vector<std::size_t> candidates = candidates_of(entering, rows, layer, cached, probs);
+      const std::vector<std::size_t> candidates = candidates_of(entering, rows, layer + 1, cached, probs);
       std::vector<std::size_t> kept = candidates;
       Vector importance;
       result.gap.push_back(infinity);
@@ -282,7 +306,7 @@ class NaiveLazy {
         kept = selection.kept;
       }
       if (phase == Phase::decode && layer + 1 < layers) {
-        limit_revivals(kept, rows, layer, candidates, importance, result.gap.back());
+        limit_revivals(kept, rows, layer + 1, candidates, importance, result.gap.back());
       }
       if (forced != nullptr) kept = forced->kept[layer];
 
@@ -380,16 +404,44 @@ class NaiveLazy {
     return leaving;
   }
 
-  /// Candidates for the next layer: all, or without revival those in flight or with K and V there. Leaves in `probs`
+  /// Who of all tokens enters layer 0.
+  std::vector<std::size_t> before_first_layer(const std::vector<std::size_t>& all, std::size_t first_new, Phase phase,
+                                              bool cached) const {
+    const NaiveBefore& before = engine_.before;
+    std::vector<std::size_t> in_flight;
+    for (const std::size_t token : all) {
+      if (token >= first_new) in_flight.push_back(token);
+    }
+    std::vector<std::vector<Vector>> no_probs;
+    const std::vector<std::size_t> candidates = candidates_of(all, in_flight, 0, cached, no_probs);
+    std::vector<std::size_t> kept = candidates;
+    Vector ranks;
+    if (before.kind == NaiveBefore::Kind::window && context_ >= engine_.dense_below) {
+      std::erase_if(kept, [&](std::size_t token) {
+        return token >= before.first && token + before.recent < context_ && token + 1 != context_;
+      });
+    } else if (before.kind == NaiveBefore::Kind::random && context_ >= engine_.dense_below) {
+      std::vector<std::pair<std::size_t, double>> ranked;
+      for (const std::size_t token : candidates) {
+        ranks.push_back(naive_random_rank(before.seed, token, prompt_size_));
+        ranked.push_back({token, ranks.back()});
+      }
+      kept = naive_select(NaiveEntry{.keep = before.keep}, ranked, context_).kept;
+    }
+    double no_gap = infinity;  // ranks are exact
+    if (phase == Phase::decode) limit_revivals(kept, in_flight, 0, candidates, ranks, no_gap);
+    return kept;
+  }
+
+  /// Candidates for layer `next`: all, or without revival those in flight or with K and V there. Leaves in `probs`
   /// theirs alone.
   std::vector<std::size_t> candidates_of(const std::vector<std::size_t>& entering, const std::vector<std::size_t>& rows,
-                                         std::size_t layer, bool cached,
-                                         std::vector<std::vector<Vector>>& probs) const {
+                                         std::size_t next, bool cached, std::vector<std::vector<Vector>>& probs) const {
     std::vector<std::size_t> candidates;
     for (std::size_t i = entering.size(); i-- > 0;) {
       const std::size_t token = entering[i];
       const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
-      if (!cached || layer + 1 == model_.layers.size() || runs || has_run(layer + 1, token)) {
+      if (!cached || next == model_.layers.size() || runs || has_run(next, token)) {
         candidates.insert(candidates.begin(), token);
         continue;
       }
@@ -402,8 +454,8 @@ class NaiveLazy {
     return candidates;
   }
 
-  /// Of the kept tokens that do not run here and lack K and V at the next layer, the best stay; unranked ones by index.
-  void limit_revivals(std::vector<std::size_t>& kept, const std::vector<std::size_t>& rows, std::size_t layer,
+  /// Of the kept tokens that do not run here and lack K and V at layer `next`, the best stay; unranked ones by index.
+  void limit_revivals(std::vector<std::size_t>& kept, const std::vector<std::size_t>& rows, std::size_t next,
                       const std::vector<std::size_t>& candidates, const Vector& importance, double& gap) const {
     const auto rank = [&](std::size_t token) {
       const auto place = std::find(candidates.begin(), candidates.end(), token) - candidates.begin();
@@ -412,7 +464,7 @@ class NaiveLazy {
     std::vector<std::size_t> revived;
     for (const std::size_t token : kept) {
       const bool runs = std::find(rows.begin(), rows.end(), token) != rows.end();
-      if (!runs && !has_run(layer + 1, token)) revived.push_back(token);
+      if (!runs && !has_run(next, token)) revived.push_back(token);
     }
     std::stable_sort(revived.begin(), revived.end(), [&](std::size_t a, std::size_t b) { return rank(a) > rank(b); });
     for (std::size_t i = engine_.decode_revivals; i < revived.size(); ++i) {
@@ -428,6 +480,7 @@ class NaiveLazy {
   const NaiveLlama& model_;
   NaiveEngine engine_;
   std::size_t context_ = 0;
+  std::size_t prompt_size_ = 0;  // tokens up to the end of the last prefill
   std::map<Place, NaiveKeyValue> key_values_;
   std::set<Place> evicted_;
   std::map<Place, std::map<std::size_t, double>> sums_;  // by head: what all rows attended to the key

@@ -29,6 +29,7 @@ struct RandomCase {
   NaiveSchedule prefill, decode;
   std::string prefill_text, decode_text;  // the same in the library's notation
   std::string eviction_text = "none";
+  std::string before_text;  // the keep before layer 0, where it is random
   NaiveDecode mode = NaiveDecode::scheduled;
   NaiveEngine engine;
   std::vector<Turn> turns;
@@ -176,6 +177,24 @@ inline NaiveEviction random_eviction(Random& random, std::string& text) {
   return eviction;
 }
 
+/// What is selected before layer 0. Masses are of no use there: random ranks have none.
+inline NaiveBefore random_before(Random& random, std::string& keep_text) {
+  NaiveBefore before;
+  if (random.chance(0.5)) {
+    before.kind = NaiveBefore::Kind::window;
+    before.first = random.integer(0, 4);
+    before.recent = random.integer(0, 25);
+    return before;
+  }
+  before.kind = NaiveBefore::Kind::random;
+  before.seed = random.integer(0, 1000);
+  do {
+    keep_text.clear();
+    before.keep = random_keep(random, keep_text);
+  } while (before.keep.kind == NaiveKeep::Kind::mass);
+  return before;
+}
+
 inline RandomCase random_case(std::uint64_t seed) {
   Random random(seed);
   RandomCase result;
@@ -218,6 +237,7 @@ inline RandomCase random_case(std::uint64_t seed) {
   if (random.chance(0.3)) result.engine.decode_revivals = random.integer(0, 4);
   if (random.chance(0.1)) result.engine.dense_below = random.integer(1, 40);
   if (random.chance(0.25)) result.engine.eviction = random_eviction(random, result.eviction_text);
+  if (random.chance(0.25)) result.engine.before = random_before(random, result.before_text);
   return result;
 }
 
