@@ -166,7 +166,12 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panels, std::size_t panel_stride,
                   std::size_t blocks, const TileOutput& out) {
     QuantizedTile a = x.tile(first_row);
-    alignas(64) float sums[R][P][panel_columns] = {};
+    alignas(64) float sums[R][P][panel_columns];
+    LAZYLLM_UNROLL
+    for (std::size_t r = 0; r < R; ++r) {
+      LAZYLLM_UNROLL
+      for (std::size_t p = 0; p < P; ++p) _mm512_store_ps(sums[r][p], _mm512_setzero_ps());
+    }
     for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       const std::byte* codes = panels + b * Panel::code_bytes;
       LAZYLLM_UNROLL
@@ -212,7 +217,9 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
         }
       }
     }
+    LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
+      LAZYLLM_UNROLL
       for (std::size_t p = 0; p < P; ++p) write_row_avx512(_mm512_load_ps(sums[r][p]), r, p, out);
     }
   }
