@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 #include <lazyllm/cache/kv_cache.hpp>
+#include <lazyllm/parallel/thread_pool.hpp>
 #include <map>
 #include <numeric>
 #include <random>
@@ -103,6 +104,27 @@ TEST_CASE_TEMPLATE("A layer agrees with a dictionary of vectors over random stor
       std::erase_if(oracle, [&](const auto& entry) { return entry.first >= kept; });
     }
     REQUIRE(holds(cache, oracle, tokens));
+  }
+}
+
+TEST_CASE_TEMPLATE("Rows that are stored at once, on two threads, lie as rows that are stored one by one", Layout,
+                   TokenMajor, HeadMajor, Paged<8>) {
+  constexpr std::size_t heads = 3, dim = 64, tokens = 300;
+  std::mt19937 random(12);
+  const KeyValue rows = random_key_value(tokens * heads * dim, random);
+  const ConstRows keys(rows.first.data(), tokens, heads * dim), values(rows.second.data(), tokens, heads * dim);
+  std::vector<TokenIndex> order(tokens);
+  std::iota(order.begin(), order.end(), TokenIndex{0});
+  std::shuffle(order.begin(), order.end(), random);
+  LayerCache<Layout> at_once(CacheShape{heads, dim, tokens}), one_by_one(CacheShape{heads, dim, tokens});
+  ThreadPool pool(2);
+  at_once.store(order, keys, values, pool);
+  for (std::size_t r = 0; r < tokens; ++r) one_by_one.store(order[r], keys.row(r), values.row(r));
+  std::vector<std::byte> bits(at_once.token_bytes()), expected(at_once.token_bytes());
+  for (TokenIndex token = 0; token < tokens; ++token) {
+    at_once.export_token(token, bits);
+    one_by_one.export_token(token, expected);
+    REQUIRE(bits == expected);
   }
 }
 

@@ -8,8 +8,10 @@
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/kv_store.hpp>
+#include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/parallel/executor.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -64,13 +66,18 @@ class LayerCache {
 
   /// Adds a token: `key` and `value` are [kv_heads * head_dim]. Precondition: the token is not here yet.
   void store(TokenIndex token, std::span<const float> key, std::span<const float> value) {
-    const std::size_t dim = sizes_.shape.head_dim;
-    LAZYLLM_EXPECTS(key.size() == sizes_.shape.kv_heads * dim && value.size() == key.size());
-    const std::size_t slot = add(token);
-    for (std::size_t head = 0; head < sizes_.shape.kv_heads; ++head) {
-      encode_row(key.subspan(head * dim, dim), reinterpret_cast<Key*>(key_at(*this, head, slot)));
-      encode_row(value.subspan(head * dim, dim), reinterpret_cast<Value*>(value_at(*this, head, slot)));
-    }
+    encode(add(token), key, value);
+  }
+  /// Adds tokens: row r of keys and values [tokens, kv_heads * head_dim] is tokens[r], converted on the executor's
+  /// threads. Precondition: none of them is here yet.
+  template <Executor E>
+  void store(std::span<const TokenIndex> tokens, ConstRows keys, ConstRows values, E& executor) {
+    LAZYLLM_EXPECTS(keys.rows() == tokens.size() && values.rows() == tokens.size());
+    const std::size_t first = size();
+    for (const TokenIndex token : tokens) add(token);
+    detail::for_rows(tokens.size(), 2 * keys.cols(), executor, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t r = begin; r < end; ++r) encode(first + r, keys.row(r), values.row(r));
+    });
   }
 
   /// Forgets a token that is here; the last slot's token moves into its slot. O(token_bytes), no allocation.
@@ -170,6 +177,15 @@ class LayerCache {
     slot_of_[token] = static_cast<std::uint32_t>(slot);
     token_of_.push_back(token);
     return slot;
+  }
+
+  void encode(std::size_t slot, std::span<const float> key, std::span<const float> value) {
+    const std::size_t dim = sizes_.shape.head_dim;
+    LAZYLLM_EXPECTS(key.size() == sizes_.shape.kv_heads * dim && value.size() == key.size());
+    for (std::size_t head = 0; head < sizes_.shape.kv_heads; ++head) {
+      encode_row(key.subspan(head * dim, dim), reinterpret_cast<Key*>(key_at(*this, head, slot)));
+      encode_row(value.subspan(head * dim, dim), reinterpret_cast<Value*>(value_at(*this, head, slot)));
+    }
   }
 
   // Where the rows of a slot lie; Cache is this class, const or not.

@@ -313,7 +313,11 @@ void Llama<W, E, Cache>::store_keys(LayerIndex layer, std::span<const TokenIndex
                                     ConstRows value) {
   rope(rope_, config().rope_pairing, positions, config().head_dim, key, executor_);
   auto& cache = cache_.layer(layer);
-  for (std::size_t r = 0; r < positions.size(); ++r) cache.store(positions[r], key.row(r), value.row(r));
+  if constexpr (requires { cache.store(positions, ConstRows(key), value, executor_); }) {
+    cache.store(positions, ConstRows(key), value, executor_);
+  } else {
+    for (std::size_t r = 0; r < positions.size(); ++r) cache.store(positions[r], key.row(r), value.row(r));
+  }
 }
 
 /// Attention of the queries and the FFN, both added to hidden.

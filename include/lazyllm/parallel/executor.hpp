@@ -33,4 +33,22 @@ struct SerialExecutor {
 };
 static_assert(Executor<SerialExecutor>);
 
+namespace detail {
+
+/// Elements below which row-wise work stays on the calling thread: waking others costs more than about 10 us of it.
+inline constexpr std::size_t serial_elements = 32768;
+
+/// body(begin, end) over rows, spread over threads when there is enough work; results never depend on it.
+template <Executor E, class Body>
+void for_rows(std::size_t rows, std::size_t elements_per_row, E& executor, const Body& body) {
+  if (rows == 0) return;
+  if (rows * elements_per_row < serial_elements) {
+    body(std::size_t{0}, rows);
+  } else {
+    executor.parallel_for(rows, body);
+  }
+}
+
+}  // namespace detail
+
 }  // namespace lazyllm::inline v0

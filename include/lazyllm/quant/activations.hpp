@@ -61,17 +61,12 @@ class Activations {
   }
 
  private:
-  static constexpr std::size_t serial_limit = std::size_t{1} << 15;  // about as long as waking another thread
-
   template <class Operand, Executor E, class Convert>
   void convert(Operand& operand, bool& valid, E& executor, const Convert& convert_rows) {
     if (valid) return;
     operand.resize(rows(), cols());
-    if (rows() * cols() <= serial_limit) {
-      convert_rows(0, rows());
-    } else {
-      executor.parallel_for(rows(), [&](std::size_t begin, std::size_t end) { convert_rows(begin, end - begin); });
-    }
+    detail::for_rows(rows(), cols(), executor,
+                     [&](std::size_t begin, std::size_t end) { convert_rows(begin, end - begin); });
     valid = true;
   }
 

@@ -1,9 +1,11 @@
 // What Q4_K and Q5_K share: 256 weights in 8 sub-blocks of 32, weight = d * scale * code - d_min * minimum, with
-// integer scales and minima of 6 bits; how those 16 integers are packed into 12 bytes; and a quantiser. Source of the
-// packing: GGUF. The quantiser is our own.
+// integer scales and minima of 6 bits; how those 16 integers are packed into 12 bytes; a quantiser; and all of the
+// format but how a block stores its codes. Source of the packing: GGUF. The quantiser is our own.
 #pragma once
 
+#include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/float16.hpp>
+#include <lazyllm/quant/panel.hpp>
 
 #include <algorithm>
 #include <array>
@@ -11,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <span>
 
 namespace lazyllm::inline v0::detail {
 
@@ -145,19 +148,42 @@ inline void dequantize_super_block(const AffineSuperBlock& block, float* y) {
   }
 }
 
-/// As an entry of a panel whose minima are added: d_min changes its sign.
-template <class Panel>
-[[nodiscard]] typename Panel::Entry super_block_to_panel(const AffineSuperBlock& block) {
-  typename Panel::Entry entry{{}, {block.d, block.scales.scale}, {negated(block.d_min), block.scales.minimum}};
-  for (std::size_t s = 0; s < 8; ++s) entry.codes[s] = Panel::pack(block.codes.data() + s * 32);
-  return entry;
-}
-template <class Panel>
-[[nodiscard]] AffineSuperBlock super_block_from_panel(const typename Panel::Entry& entry) {
-  AffineSuperBlock block{
-      entry.scale.super, negated(entry.minimum.super), {entry.scale.factor, entry.minimum.factor}, {}};
-  for (std::size_t s = 0; s < 8; ++s) Panel::unpack(entry.codes[s], block.codes.data() + s * 32);
-  return block;
-}
+/// A format, but for its name. Stored: Block (how the file has it), bits of a code, and integers and stored, which turn
+/// a Block into an AffineSuperBlock and back.
+template <class Stored>
+struct AffineSuperFormat {
+  static constexpr std::size_t block_size = 256;
+  using Block = typename Stored::Block;
+  using Panel = AffinePanel<Stored::bits, 0, SuperScales<std::uint8_t, 32>, true>;
+
+  static void quantize(std::span<const float> values, std::span<Block> blocks) {
+    LAZYLLM_EXPECTS(values.size() == blocks.size() * block_size);
+    constexpr int levels = (1 << Stored::bits) - 1;
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      blocks[b] = Stored::stored(quantize_super_block(values.data() + b * block_size, levels));
+    }
+  }
+  static void dequantize(std::span<const Block> blocks, std::span<float> out) {
+    LAZYLLM_EXPECTS(out.size() == blocks.size() * block_size);
+    for (std::size_t b = 0; b < blocks.size(); ++b) {
+      dequantize_super_block(Stored::integers(blocks[b]), out.data() + b * block_size);
+    }
+  }
+
+  /// A panel adds its minima: d_min changes its sign.
+  [[nodiscard]] static typename Panel::Entry to_panel(const Block& block) {
+    const AffineSuperBlock integers = Stored::integers(block);
+    typename Panel::Entry entry{
+        {}, {integers.d, integers.scales.scale}, {negated(integers.d_min), integers.scales.minimum}};
+    for (std::size_t s = 0; s < 8; ++s) entry.codes[s] = Panel::pack(integers.codes.data() + s * 32);
+    return entry;
+  }
+  [[nodiscard]] static Block from_panel(const typename Panel::Entry& entry) {
+    AffineSuperBlock integers{
+        entry.scale.super, negated(entry.minimum.super), {entry.scale.factor, entry.minimum.factor}, {}};
+    for (std::size_t s = 0; s < 8; ++s) Panel::unpack(entry.codes[s], integers.codes.data() + s * 32);
+    return Stored::stored(integers);
+  }
+};
 
 }  // namespace lazyllm::inline v0::detail

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <lazyllm/nn/kernels/vector_exp.hpp>
-#include <lazyllm/parallel/executor.hpp>
 
 #include <cmath>
 #include <cstddef>
@@ -19,20 +18,6 @@ inline float rms_scale(const float* x, std::size_t n, float sum, float epsilon) 
     for (std::size_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
   }
   return static_cast<float>(1.0 / std::sqrt(squares / static_cast<double>(n) + static_cast<double>(epsilon)));
-}
-
-/// Elements below which elementwise work stays on the calling thread: waking others costs more than about 10 us of it.
-inline constexpr std::size_t serial_elements = 32768;
-
-/// body(begin, end) over rows, spread over threads when there is enough work; results never depend on it.
-template <Executor E, class Body>
-void for_rows(std::size_t rows, std::size_t elements_per_row, E& executor, const Body& body) {
-  if (rows == 0) return;
-  if (rows * elements_per_row < serial_elements) {
-    body(std::size_t{0}, rows);
-  } else {
-    executor.parallel_for(rows, body);
-  }
 }
 
 #define LAZYLLM_FLOATS PortableFloats<xsimd::default_arch>
