@@ -53,7 +53,9 @@ template <class Scales>
 /// To get the codes of a block out of one vector's share of its lines.
 template <class Panel>
 [[nodiscard]] VectorOperations unpack_operations(Isa isa) {
-  if (Panel::bits == 8) return isa == Isa::avx2 ? VectorOperations{.others = 2 * 8} : VectorOperations{};
+  if (Panel::bits == 8) {  // AVX2: magnitudes, signs, and the sum of what the signs take away
+    return isa == Isa::avx2 ? VectorOperations{.integer_products = 8 + 1, .others = 4 * 8} : VectorOperations{};
+  }
   VectorOperations ops{.shifts = 4, .others = 8};
   if (Panel::high_bits > 0) {
     for (std::size_t group = 0; group < 8; ++group) ops.shifts += Panel::high_shift(group) == 4 ? 0 : 1;
@@ -72,7 +74,7 @@ template <class Panel>
     ops.integer_products += rows * 8;
   } else if (Panel::bits == 8) {
     ops.integer_products += rows * 8 * 2;
-    ops.others += rows * 8 * 2;  // vpsignb, and the sum
+    ops.others += rows * (8 * 2 + 1);  // the sign, and the sums
   } else {
     const double widened = Panel::bits == 4 ? 1 : Panel::bits == 5 ? 2 : 4;
     ops.integer_products += rows * (8 + widened);

@@ -37,6 +37,14 @@ TEST_CASE("Where only products compete, the bound is the dots' share of the prod
   CHECK(bound<Q6_K>(Isa::avx512vnni, 12, amd) == doctest::Approx(96.0 / (96 + 2 + 48)));
 }
 
+TEST_CASE("On AVX2 the unit is maddubs, madd and add: kernels that widen less often have a bound above 1") {
+  // A row and vector of 8 columns: 8 products and a widening, their 8 sums, 3 to scale; 6 rows share 4 shifts, 8 ands
+  // and 2 conversions. 8 units of two products on two ports take 8 cycles.
+  CHECK(bound<Q4_0>(Isa::avx2, 6, amd) == doctest::Approx(8.0 * 6 / ((20 * 6 + 14) / 4.0)));
+  // 12 rows of a byte a code: 16 products, 17 others and 3 to scale each; 9 products, 32 others and 2 conversions.
+  CHECK(bound<Q8_0>(Isa::avx2, 12, amd) == doctest::Approx(8.0 * 12 / ((36 * 12 + 43) / 4.0)));
+}
+
 TEST_CASE("A bound is that of the average tile, and fewer rows share what unpacking costs") {
   CHECK(bound<Q4_0>(Isa::avx512vnni, 120, intel) == bound<Q4_0>(Isa::avx512vnni, 12, intel));
   CHECK(bound<Q4_0>(Isa::avx512vnni, 16, intel) == bound<Q4_0>(Isa::avx512vnni, 8, intel));

@@ -1,4 +1,4 @@
-// Matmul tiles for AVX2: 4 rows x 16 columns (two halves of 8) for codes, 6 x 16 for floats.
+// Matmul tiles for AVX2: 6 rows x 16 columns (two halves of 8) or 12 rows x 8 columns for codes, 6 x 16 for floats.
 // Per block: dots = sum of code * activation, an exact int32, minus the zero point's share; then the float operations
 // of the other kernels: sum = fma(minimum, scaled_sum, sum), sum = fma((float)dots, weight scale * activation scale,
 // sum).
@@ -37,7 +37,8 @@ namespace lazyllm::inline v0::detail {
   return _mm256_set1_epi32(four);
 }
 
-/// Stops g++ from reordering a chain of integer sums: it would form all products first, and spill them.
+/// Stops g++ from reordering a chain of integer sums: it would form all
+/// products first, and spill them.
 [[gnu::always_inline]] inline void keep_in_register(__m256i& value) { __asm__("" : "+x"(value)); }
 
 /// Writes one row of a tile, columns 0..7 and 8..15.
@@ -87,7 +88,8 @@ template <class Scales>
   }
 }
 
-/// The codes of weights 4 * group .. 4 * group + 3 of a block in columns 8 * half .. 8 * half + 7.
+/// The codes of weights 4 * group .. 4 * group + 3 of a block in columns 8 *
+/// half .. 8 * half + 7.
 template <class Panel>
 [[nodiscard, gnu::always_inline]] inline __m256i load_codes_avx2(const std::byte* block, std::size_t group,
                                                                  std::size_t half) {
@@ -116,7 +118,8 @@ template <class Panel>
   return start;
 }
 
-/// The float part of one row and scale, for 8 columns. `index`: in the tables of scales.
+/// The float part of one row and scale, for 8 columns. `index`: in the tables
+/// of scales.
 template <class Panel>
 [[gnu::always_inline]] inline __m256 scale_dots_avx2(__m256 sum, __m256i dots, const std::byte* panel,
                                                      std::size_t blocks, std::size_t index, std::size_t half,
@@ -130,13 +133,22 @@ template <class Panel>
   return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, _mm256_set1_ps(info.scale)), sum);
 }
 
-/// Codes of 4 to 6 bits. A sum of two products is at most 2 * (2^Bits - 1) * 127; as many as fit an int16 are added
-/// before they are widened: the 8 groups of a block with 4 bits (30480), 4 with 5 bits (31496), 2 with 6 bits (32004).
+/// Of the two halves of a panel a tile of few rows takes both at once: each
+/// broadcast serves two products. One of many rows takes one after the other:
+/// its accumulators fill the registers, and each unpacked vector serves all
+/// rows.
+template <std::size_t R>
+inline constexpr std::size_t halves_at_once = R <= 6 ? 2 : 1;
+
+/// Codes of 4 to 6 bits. A sum of two products is at most 2 * (2^Bits - 1) *
+/// 127; as many as fit an int16 are added before they are widened: the 8 groups
+/// of a block with 4 bits (30480), 4 with 5 bits (31496), 2 with 6 bits
+/// (32004).
 template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
 struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   using Panel = AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>;
   static_assert(Bits <= 6);
-  static constexpr std::size_t max_rows = 4;
+  static constexpr std::size_t max_rows = Bits == 5 ? 12 : 6;
   static constexpr std::size_t max_panels = 1;
   static constexpr std::size_t narrow_groups = Bits == 4 ? 8 : Bits == 5 ? 4 : 2;
   static_assert(narrow_groups * 2 * ((1 << Bits) - 1) * 127 <= 32767);
@@ -144,103 +156,150 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   template <std::size_t R, std::size_t>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
                   std::size_t blocks, const TileOutput& out) {
-    QuantizedTile a = x.tile(first_row);
-    alignas(32) float sums[R][2][8] = {};  // the registers are for the pair sums
-    for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
-      const std::byte* codes = panel + b * Panel::code_bytes;
+    constexpr std::size_t halves = halves_at_once<R>;
+    alignas(32) float sums[R][2][8];  // the registers are for the pair sums
+    for (std::size_t first = 0; first < 2; first += halves) {
       LAZYLLM_UNROLL
-      for (std::size_t part = 0; part < Panel::parts; ++part) {
-        __m256i dots[R][2], pairs[R][2];
+      for (std::size_t r = 0; r < R; ++r) {
         LAZYLLM_UNROLL
-        for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
-          const std::size_t group = group_at<Panel>(part, i);
-          const __m256i left = load_codes_avx2<Panel>(codes, group, 0), right = load_codes_avx2<Panel>(codes, group, 1);
+        for (std::size_t h = 0; h < halves; ++h) _mm256_store_ps(sums[r][first + h], _mm256_setzero_ps());
+      }
+      QuantizedTile a = x.tile(first_row);
+      for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
+        LAZYLLM_UNROLL
+        for (std::size_t part = 0; part < Panel::parts; ++part) add_part(a, panel, blocks, b, part, first, sums);
+      }
+    }
+    LAZYLLM_UNROLL
+    for (std::size_t r = 0; r < R; ++r) write_row_avx2(_mm256_load_ps(sums[r][0]), _mm256_load_ps(sums[r][1]), r, out);
+  }
+
+  /// Adds the products of one part of block b to the sums of halves_at_once<R>
+  /// halves from `first` on.
+  template <std::size_t R>
+  [[gnu::always_inline]] static inline void add_part(const QuantizedTile& a, const std::byte* panel, std::size_t blocks,
+                                                     std::size_t b, std::size_t part, std::size_t first,
+                                                     float (&sums)[R][2][8]) {
+    constexpr std::size_t halves = halves_at_once<R>;
+    const std::byte* block = panel + b * Panel::code_bytes;
+    __m256i dots[R][halves], pairs[R][halves];
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
+      const std::size_t group = group_at<Panel>(part, i);
+      __m256i codes[halves];
+      LAZYLLM_UNROLL
+      for (std::size_t h = 0; h < halves; ++h) codes[h] = load_codes_avx2<Panel>(block, group, first + h);
+      LAZYLLM_UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        const __m256i four = broadcast_codes_avx2(a.codes(r) + group * 4);
+        LAZYLLM_UNROLL
+        for (std::size_t h = 0; h < halves; ++h) {
+          const __m256i products = _mm256_maddubs_epi16(codes[h], four);
+          pairs[r][h] = i % narrow_groups == 0 ? products : _mm256_add_epi16(pairs[r][h], products);
+          keep_in_register(pairs[r][h]);
+        }
+      }
+      if ((i + 1) % narrow_groups != 0) continue;
+      LAZYLLM_UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        LAZYLLM_UNROLL
+        for (std::size_t h = 0; h < halves; ++h) {
+          const __m256i wide = _mm256_madd_epi16(pairs[r][h], _mm256_set1_epi16(1));
+          const __m256i before = i < narrow_groups ? start_of_dots_avx2<Panel>(a.block(r), part) : dots[r][h];
+          dots[r][h] = _mm256_add_epi32(wide, before);
+        }
+      }
+    }
+    LAZYLLM_UNROLL
+    for (std::size_t h = 0; h < halves; ++h) {
+      LAZYLLM_UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        float* const sum = sums[r][first + h];
+        _mm256_store_ps(sum, scale_dots_avx2<Panel>(_mm256_load_ps(sum), dots[r][h], panel, blocks,
+                                                    b * Panel::parts + part, first + h, a.block(r)));
+      }
+    }
+  }
+};
+
+/// 8-bit codes with zero point 128: |weight| times the activation, whose bits
+/// are inverted where the weight is negative
+/// (-activation - 1), so that a sum of two products stays within an int16 (2 *
+/// 128 * 127, or -2 * 128 * 128). It is widened at once. What the inversions
+/// take away, the sum of -weight over the negative weights, is given back at
+/// the start: vpsignb would do the same in one instruction, but waits for the
+/// ports of the products.
+template <>
+struct TileKernel<Isa::avx2, AffinePanel<8, 128, HalfScales, false>> {
+  using Panel = AffinePanel<8, 128, HalfScales, false>;
+  static constexpr std::size_t max_rows = 12;
+  static constexpr std::size_t max_panels = 1;
+
+  /// The weights of one line of a block in columns 8 * half .. 8 * half + 7.
+  struct Weights {
+    __m256i magnitudes, signs;  // signs: all bits of the negative ones
+  };
+  [[nodiscard, gnu::always_inline]] static inline Weights load_weights(const std::byte* block, std::size_t group,
+                                                                       std::size_t half) {
+    const __m256i weights = _mm256_xor_si256(load_codes_avx2<Panel>(block, group, half), _mm256_set1_epi8(-128));
+    return {_mm256_abs_epi8(weights), _mm256_cmpgt_epi8(_mm256_setzero_si256(), weights)};
+  }
+
+  template <std::size_t R, std::size_t>
+  static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
+                  std::size_t blocks, const TileOutput& out) {
+    constexpr std::size_t halves = halves_at_once<R>;
+    alignas(32) float sums[R][2][8];
+    for (std::size_t first = 0; first < 2; first += halves) {
+      LAZYLLM_UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        LAZYLLM_UNROLL
+        for (std::size_t h = 0; h < halves; ++h) _mm256_store_ps(sums[r][first + h], _mm256_setzero_ps());
+      }
+      QuantizedTile a = x.tile(first_row);
+      for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
+        const std::byte* block = panel + b * Panel::code_bytes;
+        __m256i dots[R][halves], inverted[halves];
+        LAZYLLM_UNROLL
+        for (std::size_t h = 0; h < halves; ++h) {
+          inverted[h] = _mm256_setzero_si256();
+          LAZYLLM_UNROLL
+          for (std::size_t r = 0; r < R; ++r) dots[r][h] = _mm256_setzero_si256();
+        }
+        LAZYLLM_UNROLL
+        for (std::size_t group = 0; group < 8; ++group) {
+          Weights weights[halves];
+          LAZYLLM_UNROLL
+          for (std::size_t h = 0; h < halves; ++h) {
+            weights[h] = load_weights(block, group, first + h);
+            inverted[h] = _mm256_sub_epi16(inverted[h], _mm256_maddubs_epi16(weights[h].magnitudes, weights[h].signs));
+          }
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
             const __m256i four = broadcast_codes_avx2(a.codes(r) + group * 4);
-            const __m256i pl = _mm256_maddubs_epi16(left, four), pr = _mm256_maddubs_epi16(right, four);
-            pairs[r][0] = i % narrow_groups == 0 ? pl : _mm256_add_epi16(pairs[r][0], pl);
-            pairs[r][1] = i % narrow_groups == 0 ? pr : _mm256_add_epi16(pairs[r][1], pr);
-            keep_in_register(pairs[r][0]);
-            keep_in_register(pairs[r][1]);
-          }
-          if ((i + 1) % narrow_groups != 0) continue;
-          LAZYLLM_UNROLL
-          for (std::size_t r = 0; r < R; ++r) {
             LAZYLLM_UNROLL
-            for (std::size_t half = 0; half < 2; ++half) {
-              const __m256i wide = _mm256_madd_epi16(pairs[r][half], _mm256_set1_epi16(1));
-              const __m256i before = i < narrow_groups ? start_of_dots_avx2<Panel>(a.block(r), part) : dots[r][half];
-              dots[r][half] = _mm256_add_epi32(wide, before);
+            for (std::size_t h = 0; h < halves; ++h) {
+              const __m256i pairs =
+                  _mm256_maddubs_epi16(weights[h].magnitudes, _mm256_xor_si256(four, weights[h].signs));
+              dots[r][h] = _mm256_add_epi32(dots[r][h], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+              keep_in_register(dots[r][h]);
             }
           }
         }
         LAZYLLM_UNROLL
-        for (std::size_t r = 0; r < R; ++r) {
+        for (std::size_t h = 0; h < halves; ++h) {
+          const __m256i lost = _mm256_madd_epi16(inverted[h], _mm256_set1_epi16(1));
           LAZYLLM_UNROLL
-          for (std::size_t half = 0; half < 2; ++half) {
-            const __m256 sum = scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots[r][half], panel, blocks,
-                                                      b * Panel::parts + part, half, a.block(r));
-            _mm256_store_ps(sums[r][half], sum);
+          for (std::size_t r = 0; r < R; ++r) {
+            float* const sum = sums[r][first + h];
+            _mm256_store_ps(sum, scale_dots_avx2<Panel>(_mm256_load_ps(sum), _mm256_add_epi32(dots[r][h], lost), panel,
+                                                        blocks, b, first + h, a.block(r)));
           }
         }
       }
     }
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) write_row_avx2(_mm256_load_ps(sums[r][0]), _mm256_load_ps(sums[r][1]), r, out);
-  }
-};
-
-/// 8-bit codes with zero point 128. |weight| times sign(weight) * activation keeps a sum of two products within an
-/// int16 (2 * 128 * 127 = 32512); it is widened at once.
-template <>
-struct TileKernel<Isa::avx2, AffinePanel<8, 128, HalfScales, false>> {
-  using Panel = AffinePanel<8, 128, HalfScales, false>;
-  static constexpr std::size_t max_rows = 4;
-  static constexpr std::size_t max_panels = 1;
-
-  [[gnu::always_inline]] static inline __m256i add_dots(__m256i dots, __m256i weights, __m256i magnitudes,
-                                                        __m256i four) {
-    const __m256i pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(four, weights));
-    return _mm256_add_epi32(dots, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-  }
-
-  template <std::size_t R, std::size_t>
-  static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
-                  std::size_t blocks, const TileOutput& out) {
-    QuantizedTile a = x.tile(first_row);
-    const __m256i zero_point = _mm256_set1_epi8(-128);
-    __m256 sums[R][2];
-    LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r) sums[r][0] = sums[r][1] = _mm256_setzero_ps();
-    for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
-      const std::byte* codes = panel + b * Panel::code_bytes;
-      __m256i dots[R][2];
-      LAZYLLM_UNROLL
-      for (std::size_t r = 0; r < R; ++r) dots[r][0] = dots[r][1] = _mm256_setzero_si256();
-      LAZYLLM_UNROLL
-      for (std::size_t group = 0; group < 8; ++group) {
-        const __m256i left = _mm256_xor_si256(load_codes_avx2(codes + group * 64), zero_point);
-        const __m256i right = _mm256_xor_si256(load_codes_avx2(codes + group * 64 + 32), zero_point);
-        const __m256i left_magnitude = _mm256_abs_epi8(left), right_magnitude = _mm256_abs_epi8(right);
-        LAZYLLM_UNROLL
-        for (std::size_t r = 0; r < R; ++r) {
-          const __m256i four = broadcast_codes_avx2(a.codes(r) + group * 4);
-          dots[r][0] = add_dots(dots[r][0], left, left_magnitude, four);
-          dots[r][1] = add_dots(dots[r][1], right, right_magnitude, four);
-          keep_in_register(dots[r][0]);
-          keep_in_register(dots[r][1]);
-        }
-      }
-      LAZYLLM_UNROLL
-      for (std::size_t r = 0; r < R; ++r) {
-        const QuantizedBlock& block = a.block(r);
-        sums[r][0] = scale_dots_avx2<Panel>(sums[r][0], dots[r][0], panel, blocks, b, 0, block);
-        sums[r][1] = scale_dots_avx2<Panel>(sums[r][1], dots[r][1], panel, blocks, b, 1, block);
-      }
-    }
-    LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r) write_row_avx2(sums[r][0], sums[r][1], r, out);
   }
 };
 
