@@ -7,10 +7,12 @@
 A round runs each peer once, in a process of its own: it loads the model, runs 512 tokens to warm up, then each prompt
 once and each depth once, with random token ids that no round repeats; and `lazyllm bench`, dense and pruned. The table
 has the medians over the rounds. Prefill is the time to the first token; decode is 64 tokens after a context of `depth`.
-Memory is the process's highest. RESULTS.json keeps every number.
+Memory is the process's highest. Beside the times to load stands that of one thread's read() of the file into a fresh
+buffer. RESULTS.json keeps every number.
 """
 import argparse
 import json
+import mmap
 import os
 import platform
 import random
@@ -122,6 +124,19 @@ def measure_peer(engine, options, seed):
     return {**result, **{kind: {int(n): v for n, v in result[kind].items()} for kind in ("prefill", "decode")}}
 
 
+def measure_read(path):
+    """Seconds of one read() of a file that is in the page cache, into memory that was not touched before."""
+    with open(path, "rb", buffering=0) as file, mmap.mmap(
+            -1, os.path.getsize(path), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
+        begin = time.perf_counter()
+        view = memoryview(memory)
+        count = 0
+        while count < len(view):  # Linux reads 2 GB at most
+            count += file.readinto(view[count:])
+        view.release()
+        return time.perf_counter() - begin
+
+
 def version_of(engine):
     """The version of a peer that is installed, else None."""
     package, name = {"openvino": ("openvino_genai", "openvino-genai"), "llama.cpp": ("llama_cpp", "llama-cpp-python")}[engine]
@@ -130,7 +145,7 @@ def version_of(engine):
     return done.stdout.split()[-1] if done.returncode == 0 else None
 
 
-def summary(results, options):
+def summary(results, read_s, options):
     """The medians: rows as a Markdown table would have them."""
     engines = list(results)
     median = lambda values: statistics.median(list(values))
@@ -141,6 +156,7 @@ def summary(results, options):
             rows.append([name] + [f"{median(r[kind][count] for r in results[e]):,.0f}" for e in engines])
     rows.append(["peak memory, MB"] + [f"{median(r['peak_rss_bytes'] for r in results[e]) / 1e6:,.0f}" for e in engines])
     rows.append(["load, s"] + [f"{median(r['load_s'] for r in results[e]):.2f}" for e in engines])
+    rows.append([f"(one read() of the file: {median(read_s):.2f} s)"] + [""] * len(engines))
     return rows
 
 
@@ -152,6 +168,7 @@ def main():
     parser.add_argument("--depth", type=int, nargs="+", default=[16, 4096])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--peers", nargs="*", choices=["openvino", "llama.cpp"], default=["openvino", "llama.cpp"])
     parser.add_argument("--vocabulary", type=int, default=40000, help="ids are drawn below this")
     parser.add_argument("-o", "--output", help="a JSON file for every number")
     parser.add_argument("--seed", type=int, default=1)
@@ -162,21 +179,23 @@ def main():
     if not options.lazyllm:
         parser.error("--lazyllm PROGRAM is missing")
 
-    versions = {engine: version_of(engine) for engine in ("openvino", "llama.cpp")}
+    versions = {engine: version_of(engine) for engine in options.peers}
     for engine, version in versions.items():
         if version is None:
             print(f"{ENGINES[engine]} is not installed: left out", file=sys.stderr)
     peers = [engine for engine, version in versions.items() if version is not None]
     results = {engine: [] for engine in ["lazyllm", "lazyllm-auto"] + peers}
+    read_s = []
     for n in range(options.rounds):
         print(f"round {n + 1} of {options.rounds}", file=sys.stderr)
+        read_s.append(measure_read(options.model))
         own, isa = measure_lazyllm(options, options.seed + n)
         for engine, result in own.items():
             results[engine].append(result)
         for engine in peers:
             results[engine].append(measure_peer(engine, options, options.seed + n))
 
-    rows = summary(results, options)
+    rows = summary(results, read_s, options)
     for i, row in enumerate(rows):
         print("| " + " | ".join(row) + " |")
         if i == 0:
@@ -184,7 +203,7 @@ def main():
     if options.output:
         with open(options.output, "w") as file:
             json.dump({"model": os.path.basename(options.model), "threads": options.threads, "isa": isa, "date": time.strftime("%Y-%m-%d"),
-                       "machine": platform.machine(), "versions": versions, "rounds": results}, file, indent=1)
+                       "machine": platform.machine(), "versions": versions, "read_s": read_s, "rounds": results}, file, indent=1)
             file.write("\n")
 
 
