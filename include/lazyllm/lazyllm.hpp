@@ -71,6 +71,7 @@
 #include <lazyllm/nn/rope.hpp>
 #include <lazyllm/nn/softmax.hpp>
 #include <lazyllm/nn/swiglu.hpp>
+#include <lazyllm/nn/value_norms.hpp>
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>

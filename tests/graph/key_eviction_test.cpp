@@ -162,6 +162,27 @@ TEST_CASE(
   }
 }
 
+TEST_CASE("A policy that weighs by values needs a graph that tells their norms, for the layers and phases that do so") {
+  struct NoNorms : NoEviction {
+    void evict(LayerIndex, std::span<const TokenIndex>) {}
+  } graph;
+  const auto start = [&](const char* prefill, const char* decode) {
+    LazySession(graph, TopKPolicy<>(MeanOverHeads{}, parse_schedule(prefill), parse_schedule(decode)),
+                {.context_size = 4});
+  };
+  CHECK_NOTHROW(start("0:0.5/max", "none"));
+  CHECK_THROWS_WITH_AS(start("0:0.5/maxv", "none"), doctest::Contains("norms"), Error);
+  CHECK_THROWS_WITH_AS(start("none", "0:0.5/meanv~3"), doctest::Contains("norms"), Error);
+  ScoreRule by_value;
+  by_value.by_value = true;
+  const RuleEviction eviction(KeepRule::count(2), by_value);
+  CHECK_THROWS_WITH_AS(LazySession(graph, WithEviction(KeepAll{}, eviction), {.context_size = 4}),
+                       doctest::Contains("norms"), Error);
+  const NaiveLlama model = three_layers();
+  NaiveGraph with_norms(model);
+  CHECK_NOTHROW(LazySession(with_norms, WithEviction(KeepAll{}, eviction), {.context_size = 4}));
+}
+
 TEST_CASE("What an interrupted step had decided is forgotten") {
   struct Throwing {
     bool* throws;

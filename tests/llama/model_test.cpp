@@ -34,7 +34,7 @@ constexpr std::size_t tile = Llama<>::tile_rows;
 using Shared = std::shared_ptr<const LlamaWeights<AsStored>>;
 
 static_assert(LanguageGraph<Llama<>> && SplitGraph<Llama<>> && SessionGraph<Llama<>> && EvictingGraph<Llama<>> &&
-              ColumnSumGraph<Llama<>>);
+              ColumnSumGraph<Llama<>> && ValueNormGraph<Llama<>>);
 static_assert(LanguageGraph<Llama<Q4_1, SerialExecutor, KvCache<HeadMajor, float>>>);
 
 Shared load(const GgufWriter& writer) {
@@ -275,6 +275,31 @@ TEST_CASE("Column sums are those of all rows, over several tiles, and asking for
   }
 }
 
+TEST_CASE("Value norms are the sums of magnitudes of what is stored, for each query head its KV head's") {
+  const Shared weights = quantised_model();
+  ThreadPool pool(2);
+  Llama<AsStored, ThreadPool, KvCache<TokenMajor, Int8>> graph(weights, pool, 9);
+  LazySession session(graph, KeepAll{}, options(9));
+  session.prefill(prompt(9));
+  const std::vector<TokenIndex> tokens{1, 4, 8};
+  std::vector<float> norms(4 * tokens.size()), dim(16);
+  graph.value_norms(1, tokens, Rows(norms.data(), 4, tokens.size()));
+  std::vector<std::byte> stored(graph.token_bytes());  // rows of keys, then of values: a scale, and a code a number
+  const std::size_t row_bytes = stored.size() / 4;
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    graph.export_token(1, tokens[i], stored);
+    for (std::size_t head = 0; head < 4; ++head) {
+      std::vector<Int8> row(row_bytes);
+      std::memcpy(row.data(), stored.data() + (2 + head / 2) * row_bytes, row_bytes);
+      decode_row(row.data(), std::span(dim));
+      double sum = 0;
+      for (const float x : dim) sum += std::abs(double{x});
+      CHECK(sum > 0);
+      CHECK(std::abs(double{norms[head * tokens.size() + i]} - sum) <= 16 * 0x1p-24 * sum);  // a rounding an addition
+    }
+  }
+}
+
 TEST_CASE("Sessions that share weights do not disturb each other") {
   const Shared weights = quantised_model();
   const std::vector<TokenId> ids = prompt(50);
@@ -346,7 +371,8 @@ TEST_CASE("No step allocates, whatever it prunes, revives and evicts") {
   using Texts = std::pair<const char*, const char*>;
   for (const auto& [schedule, eviction] :
        {Texts{"none", "none"}, Texts{"0:0.3,1:7", "tova:0.5"}, Texts{"2:1", "window:2,30"},
-        Texts{"0:m0.8b4/max@1.3^48~7,1:7,first2", "none"}, Texts{"1:0.5", "snapkv:40"}, Texts{"0:0.5", "h2o:40"}}) {
+        Texts{"0:m0.8b4/max@1.3^48~7,1:7,first2", "none"}, Texts{"1:0.5", "snapkv:40"}, Texts{"0:0.5", "h2o:40"},
+        Texts{"0:0.5/maxv^3~5", "vatp:40"}}) {
     Llama graph(weights, executor, 400);
     TopKPolicy<> policy(MeanOverHeads{}, parse_schedule(schedule),
                         StepSchedule());  // decode revives everything at once

@@ -107,6 +107,49 @@ TEST_CASE("HeavyHitters keeps in every step whom all rows attended to most, and 
   CHECK_THROWS_AS(foreign.prepare({.layer_count = 3, .head_count = 1, .context_capacity = 8}), Error);
 }
 
+TEST_CASE("vatp counts each sum times the norm of the key's value, and keeps the first tokens") {
+  const Tokens tokens = all(6);
+  const std::vector<float> sums{3, 2, 1, 1, 2, 1}, norms{0.1f, 0.5f, 3, 0.5f, 1, 1};
+  const auto keep = [&](HeavyHitters policy) {
+    const auto kept = std::make_unique<bool[]>(6);
+    std::fill_n(kept.get(), 6, true);
+    policy.prepare({.layer_count = 1, .head_count = 1, .context_capacity = 6});
+    CHECK(policy.needs_value_norms(0, Phase::decode));
+    policy.evict(PruneContext{.phase = Phase::decode,
+                              .layer = 0,
+                              .context_size = 6,
+                              .tokens = tokens,
+                              .probs = {},
+                              .value_norms = ConstScoreView(norms.data(), 1, 1, 6),
+                              .column_sums = ConstScoreView(sums.data(), 1, 1, 6)},
+                 {kept.get(), 6});
+    Tokens result;
+    for (const TokenIndex token : tokens) {
+      if (kept[token]) result.push_back(token);
+    }
+    return result;
+  };
+  // 0.3, 1, 3, 0.5, 2, 1
+  CHECK(keep(vatp(KeepRule::count(3), 0, 0)) == Tokens{2, 4, 5});
+  CHECK(keep(vatp(KeepRule::count(4), 0, 1)) == Tokens{0, 2, 4, 5});
+  CHECK(keep(vatp(KeepRule::count(4))) == tokens);
+  CHECK(parse_eviction("vatp:9,4").needs_value_norms(0, Phase::prefill));
+  CHECK(parse_eviction("vatp:9").sums_columns());
+  CHECK(!parse_eviction("h2o:9").needs_value_norms(0, Phase::prefill));
+  CHECK(!parse_eviction("tova:9").needs_value_norms(0, Phase::prefill));
+}
+
+TEST_CASE("A rule's score by value is asked for where the rule is, and checked against the model") {
+  ScoreRule score;
+  score.by_value = true;
+  const RuleEviction once(KeepRule::count(3), score, false);
+  CHECK(once.needs_value_norms(0, Phase::prefill));
+  CHECK(!once.needs_value_norms(0, Phase::decode));
+  score.heads = {4};
+  RuleEviction foreign(KeepRule::count(3), score);
+  CHECK_THROWS_AS(foreign.prepare({.layer_count = 3, .head_count = 4, .context_capacity = 8}), Error);
+}
+
 TEST_CASE("An eviction's text names the same policies") {
   const std::vector<std::vector<float>> probs{{0, 0, 6, 0, 0, 0, 0, 0}, {0, 0, 0, 0, 0, 0, 2, 0}};
   CHECK(parse_eviction("none").eviction_rows(0, Phase::prefill) == std::nullopt);

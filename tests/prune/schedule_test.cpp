@@ -113,6 +113,10 @@ TEST_CASE("An entry's own score says heads, rows and neighbours") {
   const auto score_of = [](const char* text) { return parse_schedule(text).entries().front().score; };
   CHECK(score_of("7:512/mean") == ScoreRule{});
   CHECK(score_of("7:512/max~15") == ScoreRule{.over_heads = Reduction::maximum, .pool_width = 15});
+  ScoreRule by_value{.over_heads = Reduction::maximum, .heads = {3}, .rows = 4};
+  by_value.by_value = true;
+  CHECK(score_of("7:0.25/maxv@3^4") == by_value);
+  CHECK(schedule_text(parse_schedule("7:0.25/maxv@3^4,9:1/meanv")) == "7:0.25/maxv@3^4,9:1/meanv");
   CHECK(score_of("7:0.25/mean~7mean") == ScoreRule{.pool_width = 7, .pooling = Reduction::mean});
   CHECK(score_of("7:p30/mean^48") == ScoreRule{.rows = 48});
   CHECK(score_of("7:m0.9/max@3.5^48max~15") == ScoreRule{.over_heads = Reduction::maximum,

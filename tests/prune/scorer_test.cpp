@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <lazyllm/prune/scorer.hpp>
 #include <limits>
 #include <numeric>
@@ -14,6 +15,15 @@ struct NoScore {
 };
 static_assert(!TokenScorer<NoScore> && !TokenScorer<int>);
 static_assert(TokenScorer<Pooled<MaxOverHeads>> && !KeyByKeyScorer<Pooled<MaxOverHeads>>);
+/// A scorer of the user's own that knows nothing of values.
+struct FirstHead {
+  static constexpr bool key_by_key = true;
+  static std::size_t query_rows() { return 1; }
+  static void score(ConstScoreView probs, std::span<float> importance) {
+    std::ranges::copy(probs.row(probs.query_rows() - 1, 0), importance.begin());
+  }
+};
+static_assert(TokenScorer<Pooled<OverRows<FirstHead>>> && !ValueScorer<Pooled<OverRows<FirstHead>>>);
 
 /// Two query rows, two heads, three keys; sums of powers of two, so means are exact.
 const std::vector<float> probs{0.5f, 0.5f,  0.0f,  0.0f, 1.0f,  0.0f,  // the row before the last
@@ -63,6 +73,39 @@ TEST_CASE("OverRows gives each key the same whatever the number of keys") {
     for (std::size_t r = 0; r < rows; ++r) sum += std::max(many[2 * r * keys + key], many[(2 * r + 1) * keys + key]);
     CHECK(importance[key] == sum * (1.0f / 3.0f));
   }
+}
+
+TEST_CASE("By value each probability counts times the norm of the key's value for that head") {
+  const Numbers norms{2, 1, 4, 0, 2, 8};  // [heads, keys]
+  const auto by_value = [&](const auto& scorer) {
+    Numbers importance(3, -1.0f);
+    scorer.score(ConstScoreView(probs.data(), 2, 2, 3), ConstScoreView(norms.data(), 1, 2, 3), importance);
+    return importance;
+  };
+  // The last row: 1 0.25 1 and 0 1.5 2; the one before it: 1 0.5 0 and 0 2 0.
+  const MeanOverHeads mean{{}, true};
+  CHECK(by_value(mean) == Numbers{0.5f, 0.875f, 1.5f});
+  CHECK(by_value(MaxOverHeads{{}, true}) == Numbers{1, 1.5f, 2});
+  CHECK(by_value(MaxOverHeads{{0}, true}) == Numbers{1, 0.25f, 1});
+  CHECK(by_value(OverRows<MeanOverHeads>{2, mean}) == Numbers{0.5f, 1.0625f, 0.75f});
+  CHECK(by_value(Pooled<MeanOverHeads>{3, mean}) == Numbers{0.875f, 1.5f, 1.5f});
+  CHECK(by_value(Pooled<OverRows<MeanOverHeads>>{3, {2, mean}}) == Numbers{1.0625f, 1.0625f, 1.0625f});
+  ScoreRule rule{.rows = 2, .pool_width = 3};
+  rule.by_value = true;
+  CHECK(by_value(rule) == Numbers{1.0625f, 1.0625f, 1.0625f});
+  CHECK(rule.needs_value_norms());
+  CHECK(Pooled<OverRows<MeanOverHeads>>{3, {2, mean}}.needs_value_norms());
+  CHECK(!Pooled<OverRows<MeanOverHeads>>{}.needs_value_norms());
+}
+
+TEST_CASE("By value OverRows gives each key the same whatever the number of keys") {
+  constexpr std::size_t keys = 600;
+  Numbers many(2 * keys), norms(keys), importance(keys);
+  for (std::size_t i = 0; i < many.size(); ++i) many[i] = static_cast<float>(i * 37 % 101);
+  for (std::size_t i = 0; i < keys; ++i) norms[i] = static_cast<float>(i * 11 % 17);
+  OverRows<MaxOverHeads, Reduction::maximum> scorer{2, {{}, true}};
+  scorer.score(ConstScoreView(many.data(), 2, 1, keys), ConstScoreView(norms.data(), 1, 1, keys), importance);
+  for (std::size_t i = 0; i < keys; ++i) CHECK(importance[i] == std::max(many[i], many[keys + i]) * norms[i]);
 }
 
 TEST_CASE("Pooling takes the maximum or the mean of the neighbours, fewer at the ends") {

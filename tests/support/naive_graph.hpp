@@ -78,6 +78,13 @@ class NaiveGraph {
     }
   }
 
+  void value_norms(LayerIndex layer, std::span<const TokenIndex> tokens, Rows norms) const {
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      const Vector of_heads = naive_value_norms(model_, key_values_.at({layer, tokens[i]}));
+      for (std::size_t head = 0; head < model_.heads; ++head) norms.row(head)[i] = static_cast<float>(of_heads[head]);
+    }
+  }
+
   void evict(LayerIndex layer, std::span<const TokenIndex> tokens) {
     for (const TokenIndex token : tokens) {
       if (key_values_.erase({layer, token}) != 1) throw std::logic_error("evict: the token is not there");
@@ -177,7 +184,7 @@ class NaiveGraph {
   bool imported_ = false;
 };
 static_assert(LanguageGraph<NaiveGraph> && SplitGraph<NaiveGraph> && SessionGraph<NaiveGraph> &&
-              EvictingGraph<NaiveGraph> && ColumnSumGraph<NaiveGraph>);
+              EvictingGraph<NaiveGraph> && ColumnSumGraph<NaiveGraph> && ValueNormGraph<NaiveGraph>);
 
 /// A graph whose layers do not come apart.
 template <LanguageGraph Graph>
@@ -195,6 +202,9 @@ class Unsplit {
     graph_.run_layer(step, column_sums);
   }
   void evict(LayerIndex layer, std::span<const TokenIndex> tokens) { graph_.evict(layer, tokens); }
+  void value_norms(LayerIndex layer, std::span<const TokenIndex> tokens, Rows norms) requires ValueNormGraph<Graph> {
+    graph_.value_norms(layer, tokens, norms);
+  }
   void truncate(std::size_t tokens) { graph_.truncate(tokens); }
   [[nodiscard]] std::size_t token_bytes() const { return graph_.token_bytes(); }
   void export_token(LayerIndex layer, TokenIndex token, std::span<std::byte> out) const {

@@ -31,6 +31,7 @@ struct NaiveScore {
   bool max_rows = false;
   std::size_t width = 1;
   bool mean_pool = false;
+  bool by_value = false;  // probabilities count times the norms of the keys' values
 };
 
 /// One pruning point.
@@ -110,8 +111,9 @@ inline double naive_reduce(const Vector& values, bool maximum) {
   return maximum ? *std::max_element(values.begin(), values.end()) : sum / static_cast<double>(values.size());
 }
 
-/// probs [query rows][heads][keys that the row sees], the last row sees all.
-inline Vector naive_importance(const NaiveScore& score, const std::vector<std::vector<Vector>>& probs) {
+/// probs [query rows][heads][keys that the row sees], the last row sees all; norms [keys][heads] of the keys' values.
+inline Vector naive_importance(const NaiveScore& score, const std::vector<std::vector<Vector>>& probs,
+                               const std::vector<Vector>& norms) {
   Vector importance;
   for (std::size_t key = 0; key < probs.back()[0].size(); ++key) {
     Vector rows;
@@ -121,6 +123,7 @@ inline Vector naive_importance(const NaiveScore& score, const std::vector<std::v
         const bool chosen = std::find(score.heads.begin(), score.heads.end(), head) != score.heads.end();
         if (!chosen && !score.heads.empty()) continue;
         heads.push_back(key < probs[r][head].size() ? probs[r][head][key] : 0.0);
+        if (score.by_value) heads.back() *= norms[key][head];
       }
       rows.push_back(naive_reduce(heads, score.max_heads));
     }
@@ -297,7 +300,7 @@ class NaiveLazy {
       Vector importance;
       result.gap.push_back(infinity);
       if (entry != schedule.end()) {
-        importance = naive_importance(entry->second.score, probs);
+        importance = naive_importance(entry->second.score, probs, value_norms(layer, candidates));
         std::vector<std::pair<std::size_t, double>> scored;
         for (std::size_t i = 0; i < candidates.size(); ++i) scored.push_back({candidates[i], importance[i]});
         const NaiveSelection selection = naive_select(entry->second, scored, context_);
@@ -349,6 +352,17 @@ class NaiveLazy {
     return key_values_.contains({layer, token}) || evicted_.contains({layer, token});
   }
 
+  /// [tokens][heads], zeros for tokens that were evicted.
+  std::vector<Vector> value_norms(std::size_t layer, const std::vector<std::size_t>& tokens) const {
+    std::vector<Vector> norms;
+    for (const std::size_t token : tokens) {
+      const auto stored = key_values_.find({layer, token});
+      norms.push_back(stored == key_values_.end() ? Vector(model_.heads, 0.0)
+                                                  : naive_value_norms(model_, stored->second));
+    }
+    return norms;
+  }
+
   /// How many last rows the eviction reads in this phase.
   [[nodiscard]] std::size_t eviction_rows(Phase phase) const {
     const NaiveEviction& eviction = engine_.eviction;
@@ -392,7 +406,8 @@ class NaiveLazy {
       if (eviction.half_recent) entry.last = naive_keep_count(entry.keep, stored.size(), context_) / 2;
     }
     Vector importance(stored.size(), 0.0);
-    if (eviction.by_score) importance = naive_importance(eviction.entry.score, stored_probs);
+    if (eviction.by_score)
+      importance = naive_importance(eviction.entry.score, stored_probs, value_norms(layer, stored));
     std::vector<std::pair<std::size_t, double>> scored;
     for (std::size_t i = 0; i < stored.size(); ++i) scored.push_back({stored[i], importance[i]});
     const NaiveSelection selection = naive_select(entry, scored, context_);

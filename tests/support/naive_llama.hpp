@@ -101,6 +101,17 @@ inline NaiveKeyValue naive_key_value(const NaiveLlama& model, std::size_t layer,
   return result;
 }
 
+/// The sum of the magnitudes of the value that each query head reads, [heads].
+inline Vector naive_value_norms(const NaiveLlama& model, const NaiveKeyValue& stored) {
+  Vector norms(model.heads, 0.0);
+  for (std::size_t head = 0; head < model.heads; ++head) {
+    const std::size_t kv_head = head / (model.heads / model.kv_heads);
+    for (std::size_t i = 0; i < model.head_dim; ++i)
+      norms[head] += std::abs(stored.value[kv_head * model.head_dim + i]);
+  }
+  return norms;
+}
+
 /// The layer's output for a token that attends to `keys`, and its attention probabilities over them.
 inline NaiveOutput naive_layer(const NaiveLlama& model, std::size_t layer, const Vector& hidden, std::size_t position,
                                const std::vector<const NaiveKeyValue*>& keys) {

@@ -88,6 +88,8 @@ inline NaiveScore random_score(Random& random, std::size_t heads, std::string& t
   NaiveScore score;
   score.max_heads = random.chance(0.5);
   text += score.max_heads ? "/max" : "/mean";
+  score.by_value = random.chance(0.3);
+  if (score.by_value) text += "v";
   if (random.chance(0.3)) {
     for (std::size_t head = 0; head < heads; ++head) {
       if (head + 1 == heads ? score.heads.empty() : random.chance(0.5)) score.heads.push_back(head);
@@ -158,7 +160,9 @@ inline NaiveEviction random_eviction(Random& random, std::string& text) {
       break;
     case 2:
       eviction.by_score = eviction.by_sums = true;
-      text = "h2o:";
+      entry.score.by_value = random.chance(0.5);
+      text = entry.score.by_value ? "vatp:" : "h2o:";
+      if (entry.score.by_value) entry.first = 20;
       entry.keep = random_keep(random, text);
       eviction.half_recent = entry.keep.kind != NaiveKeep::Kind::mass && random.chance(0.5);
       if (eviction.half_recent) break;

@@ -43,6 +43,16 @@ class AnyPolicy {
   [[nodiscard]] std::size_t query_rows(LayerIndex layer, Phase phase) const {
     return std::visit([&](const auto& policy) { return std::size_t{policy.query_rows(layer, phase)}; }, policy_);
   }
+  [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const {
+    return std::visit(
+        [&](const auto& policy) {
+          if constexpr (requires { policy.needs_value_norms(layer, phase); }) {
+            return policy.needs_value_norms(layer, phase);
+          }
+          return false;
+        },
+        policy_);
+  }
   void select(const PruneContext& context, std::span<bool> keep) {
     std::visit([&](auto& policy) { policy.select(context, keep); }, policy_);
   }

@@ -102,8 +102,10 @@ class KeyEviction {
     graph.run_layer(step);
   }
   /// Decides after the layer's attention; `scores` are over `keys`. The states know the rows at the layer already.
+  /// norms_of(tokens) are their value_norms, where the policy needs them, else empty.
+  template <class NormsOf>
   void decide(Policy& policy, LayerIndex layer, Phase phase, std::span<const TokenIndex> keys, ConstScoreView scores,
-              const TokenStates& states, const SessionHistory& history) {
+              const NormsOf& norms_of, const TokenStates& states, const SessionHistory& history) {
     if constexpr (EvictionPolicy<Policy>) {
       const std::optional<std::size_t> wanted = policy.eviction_rows(layer, phase);
       if (!wanted) return;
@@ -121,6 +123,7 @@ class KeyEviction {
                                 .tokens = stored_,
                                 .probs = probs,
                                 .prompt_size = history.prompt_size,
+                                .value_norms = norms_of(stored_),
                                 .column_sums = sums_of_stored(layer)},
                    {keep_.get(), stored_.size()});
     }

@@ -42,12 +42,13 @@ class LayerSelection {
     entering_.resize(context_size);
     std::iota(entering_.begin(), entering_.end(), TokenIndex{0});
   }
-  /// Leaves in entering() those who go on after `layer`, and reports them. Scores may be changed.
-  void select(LayerIndex layer, Phase phase, ScoreView scores, const TokenStates& states, const SessionOptions& options,
-              const SessionHistory& history);
+  /// Leaves in entering() those who go on after `layer`, and reports them. Scores and norms may be changed.
+  void select(LayerIndex layer, Phase phase, ScoreView scores, ScoreView value_norms, const TokenStates& states,
+              const SessionOptions& options, const SessionHistory& history);
 
  private:
-  [[nodiscard]] ScoreView drop_parked(LayerIndex layer, ScoreView scores, const TokenStates& states);
+  void drop_parked(LayerIndex layer, ScoreView& scores, ScoreView& value_norms, const TokenStates& states);
+  [[nodiscard]] ScoreView drop_columns(ScoreView scores) const;
   void limit_revivals(LayerIndex layer, const TokenStates& states, std::size_t most, std::span<const float> ranks);
   void drop_unkept();
   [[nodiscard]] std::span<const float> importance() const;
@@ -60,9 +61,10 @@ class LayerSelection {
 };
 
 template <PruningPolicy Policy>
-void LayerSelection<Policy>::select(LayerIndex layer, Phase phase, ScoreView scores, const TokenStates& states,
-                                    const SessionOptions& options, const SessionHistory& history) {
-  if (phase == Phase::decode && !options.revive_in_decode) scores = drop_parked(layer, scores, states);
+void LayerSelection<Policy>::select(LayerIndex layer, Phase phase, ScoreView scores, ScoreView value_norms,
+                                    const TokenStates& states, const SessionOptions& options,
+                                    const SessionHistory& history) {
+  if (phase == Phase::decode && !options.revive_in_decode) drop_parked(layer, scores, value_norms, states);
   std::fill_n(keep_.get(), entering_.size(), true);
   const bool asks = states.size() >= options.dense_below;
   if (asks) {
@@ -71,7 +73,8 @@ void LayerSelection<Policy>::select(LayerIndex layer, Phase phase, ScoreView sco
                                 .context_size = states.size(),
                                 .tokens = entering_,
                                 .probs = scores,
-                                .prompt_size = history.prompt_size},
+                                .prompt_size = history.prompt_size,
+                                .value_norms = value_norms},
                    {keep_.get(), entering_.size()});
     keep_[entering_.size() - 1] = true;
   }
@@ -85,13 +88,22 @@ void LayerSelection<Policy>::select(LayerIndex layer, Phase phase, ScoreView sco
   }
 }
 
-/// Without revival: leaves in entering_, and in the scores, the tokens that are in flight or have K and V at the next
+/// Without revival: leaves in entering_, scores and norms the tokens that are in flight or have K and V at the next
 /// layer. The others are parked with the input of that layer.
 template <PruningPolicy Policy>
-ScoreView LayerSelection<Policy>::drop_parked(LayerIndex layer, ScoreView scores, const TokenStates& states) {
+void LayerSelection<Policy>::drop_parked(LayerIndex layer, ScoreView& scores, ScoreView& value_norms,
+                                         const TokenStates& states) {
   for (std::size_t i = 0; i < entering_.size(); ++i) {
     keep_[i] = states.depth(entering_[i]) > layer + 1 || !states.is_parked(entering_[i]);
   }
+  scores = drop_columns(scores);
+  value_norms = drop_columns(value_norms);
+  drop_unkept();
+}
+
+/// The view without the keys whose keep_ is not set, in place.
+template <PruningPolicy Policy>
+ScoreView LayerSelection<Policy>::drop_columns(ScoreView scores) const {
   float* out = scores.data();
   for (std::size_t r = 0; r < scores.query_rows() * scores.heads(); ++r) {
     const float* const row = scores.data() + r * scores.keys();
@@ -99,8 +111,8 @@ ScoreView LayerSelection<Policy>::drop_parked(LayerIndex layer, ScoreView scores
       if (keep_[i]) *out++ = row[i];
     }
   }
-  drop_unkept();
-  return {scores.data(), scores.query_rows(), scores.heads(), entering_.size()};
+  const auto kept = static_cast<std::size_t>(std::count(keep_.get(), keep_.get() + scores.keys(), true));
+  return {scores.data(), scores.query_rows(), scores.heads(), kept};
 }
 
 /// Of the tokens to keep that would be revived for layer + 1, leaves the best `most`; where the policy did not rank,

@@ -68,6 +68,14 @@ concept EvictingGraph = ModelGraph<G> && requires(G& g, LayerIndex layer, std::s
   g.evict(layer, tokens);
 };
 
+/// A graph that tells how large values are: value_norms(layer, tokens, norms) fills norms [heads, tokens] with the sum
+/// of the magnitudes of the value row that each query head reads; the tokens have K and V there.
+template <class G>
+concept ValueNormGraph = ModelGraph<G> &&
+    requires(G& g, LayerIndex layer, std::span<const TokenIndex> tokens, Rows norms) {
+  g.value_norms(layer, tokens, norms);
+};
+
 /// A graph that adds up attention: run_layer(step, column_sums) does what run_layer(step) does, and adds to column_sums
 /// [heads, keys] what each row whose output is used attends to each key.
 template <class G>

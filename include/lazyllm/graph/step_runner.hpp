@@ -4,6 +4,7 @@
 #pragma once
 
 #include <lazyllm/core/aligned_buffer.hpp>
+#include <lazyllm/core/error.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/graph/key_eviction.hpp>
@@ -63,6 +64,11 @@ class StepRunner {
   void run_split(const Request& request, LayerIndex layer, std::size_t query_rows) requires SplitGraph<Graph>;
   void select(const Request& request, LayerIndex layer, ScoreView scores);
   void collect_keys(LayerIndex layer);
+  [[nodiscard]] ScoreView value_norms(LayerIndex layer, Phase phase, std::span<const TokenIndex> tokens);
+  [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const {
+    if constexpr (ValueNormPolicy<Policy>) return policy().needs_value_norms(layer, phase);
+    return false;
+  }
   [[nodiscard]] ScoreView scores_view(std::size_t query_rows) {
     return query_rows == 0 ? ScoreView() : ScoreView(scores_.data(), query_rows, shape_.head_count, keys_.size());
   }
@@ -74,6 +80,7 @@ class StepRunner {
   KeyEviction<Policy> eviction_;
   std::vector<TokenIndex> keys_;  // of the layer: who entered it and was not evicted there
   AlignedBuffer<float> scores_;   // [query_rows, heads, keys]
+  AlignedBuffer<float> norms_;    // [1, heads, tokens]
   StepCounters counters_;
 };
 
@@ -88,12 +95,18 @@ StepRunner<Graph, Policy>::StepRunner(Graph& graph, Policy policy, const Session
       eviction_(this->policy(), shape_),
       counters_(shape_.layer_count) {
   std::size_t query_rows = 0;
+  bool weighs_by_value = false;
   for (LayerIndex layer = 0; layer < shape_.layer_count; ++layer) {
     for (const Phase phase : {Phase::prefill, Phase::decode}) {
+      weighs_by_value = weighs_by_value || needs_value_norms(layer, phase);
       query_rows = std::max({query_rows, std::size_t{this->policy().query_rows(layer, phase)},
                              eviction_.query_rows(this->policy(), layer, phase)});
     }
   }
+  if (weighs_by_value && !ValueNormGraph<Graph>) {
+    throw Error(ErrorCode::unsupported, "the policy weighs by values, but the graph does not tell their norms");
+  }
+  if (weighs_by_value) norms_ = AlignedBuffer<float>(shape_.head_count * options.context_size);
   keys_.reserve(options.context_size);
   scores_ = AlignedBuffer<float>(std::min(query_rows, options.context_size) * shape_.head_count * options.context_size);
 }
@@ -207,17 +220,34 @@ void StepRunner<Graph, Policy>::run_split(const Request& request, LayerIndex lay
 template <ModelGraph Graph, PruningPolicy Policy>
 void StepRunner<Graph, Policy>::select(const Request& request, LayerIndex layer, ScoreView scores) {
   if (request.asks_policy && layer != before_first_layer) {
-    eviction_.decide(policy(), layer, request.phase, keys_, scores, states_, request.history);
+    const auto norms_of = [&](std::span<const TokenIndex> tokens) { return value_norms(layer, request.phase, tokens); };
+    eviction_.decide(policy(), layer, request.phase, keys_, scores, norms_of, states_, request.history);
   }
   if (const std::size_t all = scores.query_rows(); all != 0) {
     const std::size_t rows = std::min<std::size_t>(all, policy().query_rows(layer, request.phase));
     scores = rows == 0 ? ScoreView() : scores.middle_query_rows(all - rows, rows);
   }
+  ScoreView norms;
+  if (!scores.empty()) norms = value_norms(layer, request.phase, keys_);
   const std::span<const TokenIndex> entering = selection_.entering();
-  if (!scores.empty() && keys_.size() != entering.size()) {
-    scores = spread_scores(scores, keys_, entering, scores.data());
+  if (keys_.size() != entering.size()) {
+    for (ScoreView* const view : {&scores, &norms}) {
+      if (!view->empty()) *view = spread_scores(*view, keys_, entering, view->data());
+    }
   }
-  selection_.select(layer, request.phase, scores, states_, request.options, request.history);
+  selection_.select(layer, request.phase, scores, norms, states_, request.options, request.history);
+}
+
+/// Norms of the tokens' values at the layer, where the policy needs them; valid until the next call.
+template <ModelGraph Graph, PruningPolicy Policy>
+ScoreView StepRunner<Graph, Policy>::value_norms(LayerIndex layer, Phase phase, std::span<const TokenIndex> tokens) {
+  if constexpr (ValueNormGraph<Graph>) {
+    if (needs_value_norms(layer, phase)) {
+      graph_.value_norms(layer, tokens, Rows(norms_.data(), shape_.head_count, tokens.size()));
+      return {norms_.data(), 1, shape_.head_count, tokens.size()};
+    }
+  }
+  return {};
 }
 
 }  // namespace lazyllm::inline v0

@@ -19,6 +19,7 @@
 #include <lazyllm/nn/rms_norm.hpp>
 #include <lazyllm/nn/rope.hpp>
 #include <lazyllm/nn/swiglu.hpp>
+#include <lazyllm/nn/value_norms.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/quant/activations.hpp>
 #include <lazyllm/quant/any_matrix.hpp>
@@ -104,6 +105,10 @@ class Llama {
   void finish(const LayerStep& step);
   void project(ConstRows hidden, Rows logits);
 
+  /// As of a ValueNormGraph, of the values as they are stored.
+  void value_norms(LayerIndex layer, std::span<const TokenIndex> tokens, Rows norms) const {
+    lazyllm::value_norms(cache_.layer(layer), tokens, norms, executor_);
+  }
   void evict(LayerIndex layer, std::span<const TokenIndex> tokens) {
     for (const TokenIndex token : tokens) cache_.layer(layer).remove(token);
   }

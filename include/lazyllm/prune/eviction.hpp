@@ -1,6 +1,7 @@
 // Which keys of a layer stay in its cache after a step: what an eviction policy is, those of the field, and their text
 // form. They select tokens, the same for all heads of a layer; each layer selects for itself.
-// Sources: StreamingLLM, arXiv 2309.17453; TOVA, arXiv 2401.06104; SnapKV, arXiv 2404.14469; H2O, arXiv 2306.14048.
+// Sources: StreamingLLM, arXiv 2309.17453; TOVA, arXiv 2401.06104; SnapKV, arXiv 2404.14469; H2O, arXiv 2306.14048;
+// VATP, arXiv 2406.12335.
 #pragma once
 
 #include <lazyllm/core/error.hpp>
@@ -54,6 +55,7 @@ concept ColumnSumPolicy = EvictionPolicy<P> && requires(const P& p) {
 // | snap_kv          | long prompts, short answers: the prompt's last rows select once, pooled  | snapkv:0.25   |
 // | HeavyHitters     | a fixed memory: all rows so far decide, and recent tokens stay; costs    | h2o:512,256   |
 // |                  | another product of queries and keys                                      |               |
+// | vatp             | the same, each sum times the norm of the key's value                     | vatp:512,256  |
 
 /// Evicts whom a SelectionRule does not keep, by a ScoreRule or, without one, all that are not protected.
 class RuleEviction {
@@ -76,9 +78,12 @@ class RuleEviction {
     if (!evicts_ || (phase == Phase::decode && !in_decode_)) return std::nullopt;
     return score_ ? score_->query_rows() : 0;
   }
+  [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const {
+    return score_ && score_->needs_value_norms() && eviction_rows(layer, phase);
+  }
   void evict(const PruneContext& context, std::span<bool> keep) {
     importance_.assign(context.tokens.size(), 0.0f);
-    if (score_) score_->score(context.probs, importance_);
+    if (score_) detail::score_tokens(*score_, context.probs, context.value_norms, importance_);
     selector_.select(rule_, importance_, context.tokens, context.context_size, keep);
   }
 
@@ -117,10 +122,11 @@ static_assert(EvictionPolicy<RuleEviction>);
 /// for each head.
 class HeavyHitters {
  public:
-  /// `recent` tokens stay and count among the kept; without it half of those that the rule keeps, as in the paper.
-  /// Throws Error for an attention mass without it.
-  explicit HeavyHitters(KeepRule keep, std::optional<std::size_t> recent = {}, ScoreRule score = {})
-      : rule_(keep), recent_(recent), score_(std::move(score)) {
+  /// `first` and `recent` tokens stay and count among the kept; without it half of those that the rule keeps, as in the
+  /// paper. Throws Error for an attention mass without it.
+  explicit HeavyHitters(KeepRule keep, std::optional<std::size_t> recent = {}, ScoreRule score = {},
+                        std::size_t first = 0)
+      : rule_(keep, 1, {.first = first, .last = 0}), recent_(recent), score_(std::move(score)) {
     if (keep.is_mass() && !recent) {
       throw Error(ErrorCode::invalid_argument,
                   "heavy hitters by attention mass: how many recent tokens stay is not "
@@ -135,11 +141,12 @@ class HeavyHitters {
     selector_.reserve(shape.context_capacity);
   }
   [[nodiscard]] static constexpr bool sums_columns() { return true; }
+  [[nodiscard]] bool needs_value_norms(LayerIndex, Phase) const { return score_.needs_value_norms(); }
   [[nodiscard]] static std::optional<std::size_t> eviction_rows(LayerIndex, Phase) { return 0; }
   void evict(const PruneContext& context, std::span<bool> keep) {
     rule_.protect.last = recent_ ? *recent_ : rule_.keep.keep_count(keep.size(), context.context_size) / 2;
     importance_.resize(keep.size());
-    score_.score(context.column_sums, importance_);
+    detail::score_tokens(score_, context.column_sums, context.value_norms, importance_);
     selector_.select(rule_, importance_, context.tokens, context.context_size, keep);
   }
 
@@ -151,6 +158,14 @@ class HeavyHitters {
   Selector selector_;
 };
 static_assert(ColumnSumPolicy<HeavyHitters> && !ColumnSumPolicy<RuleEviction>);
+
+/// HeavyHitters by what the rows' attention brings: each sum counts times the norm of the key's value. The first tokens
+/// stay: they get much attention because their values are small. Source: VATP, which selects for each head.
+[[nodiscard]] inline HeavyHitters vatp(KeepRule keep, std::optional<std::size_t> recent = {}, std::size_t first = 20) {
+  ScoreRule score;
+  score.by_value = true;
+  return HeavyHitters(keep, recent, std::move(score), first);
+}
 
 /// Any of the evictions, chosen at run time. Needs a ColumnSumGraph, whose sums are asked for only by HeavyHitters.
 class AnyEviction {
@@ -164,6 +179,9 @@ class AnyEviction {
     std::visit([&](auto& eviction) { eviction.prepare(shape); }, eviction_);
   }
   [[nodiscard]] bool sums_columns() const { return std::holds_alternative<HeavyHitters>(eviction_); }
+  [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const {
+    return std::visit([&](const auto& eviction) { return eviction.needs_value_norms(layer, phase); }, eviction_);
+  }
   [[nodiscard]] std::optional<std::size_t> eviction_rows(LayerIndex layer, Phase phase) const {
     return std::visit([&](const auto& eviction) { return eviction.eviction_rows(layer, phase); }, eviction_);
   }
@@ -176,9 +194,9 @@ class AnyEviction {
 };
 static_assert(ColumnSumPolicy<AnyEviction>);
 
-/// An eviction's text: none, window:FIRST,RECENT, tova:KEEP, h2o:KEEP or h2o:KEEP,RECENT, snapkv:KEEP or
-/// snapkv:KEEP^WINDOW~WIDTH; KEEP as in schedules: 512, 0.25, p30 or m0.9 (prune/schedule.hpp). Throws Error for
-/// anything else.
+/// An eviction's text: none, window:FIRST,RECENT, tova:KEEP, h2o:KEEP or h2o:KEEP,RECENT, vatp the same,
+/// snapkv:KEEP or snapkv:KEEP^WINDOW~WIDTH; KEEP as in schedules: 512, 0.25, p30 or m0.9 (prune/schedule.hpp). Throws
+/// Error for anything else.
 [[nodiscard]] AnyEviction parse_eviction(std::string_view text);
 
 /// A pruning and an eviction policy as one, for LazySession.
@@ -202,6 +220,13 @@ class WithEviction {
     return eviction_.eviction_rows(layer, phase);
   }
   void evict(const PruneContext& context, std::span<bool> keep) { eviction_.evict(context, keep); }
+  [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const
+      requires(ValueNormPolicy<P> || ValueNormPolicy<E>) {
+    bool needs = false;
+    if constexpr (ValueNormPolicy<P>) needs = pruning_.needs_value_norms(layer, phase);
+    if constexpr (ValueNormPolicy<E>) needs = needs || eviction_.needs_value_norms(layer, phase);
+    return needs;
+  }
   [[nodiscard]] bool sums_columns() const requires ColumnSumPolicy<E> { return eviction_.sums_columns(); }
 
  private:
@@ -224,12 +249,13 @@ inline AnyEviction parse_eviction(std::string_view text) {
       }
     } else if (name == "tova") {
       return tova(parse_keep_rule(amount));
-    } else if (name == "h2o") {
-      std::string_view recent;
-      std::size_t tokens = 0;
-      const bool tells = detail::split_at(',', amount, recent);
-      if (!tells) return HeavyHitters(parse_keep_rule(amount));
-      if (detail::parse_number(recent, tokens)) return HeavyHitters(parse_keep_rule(amount), tokens);
+    } else if (name == "h2o" || name == "vatp") {
+      std::string_view number;
+      std::optional<std::size_t> recent;
+      if (!detail::split_at(',', amount, number) || detail::parse_number(number, recent.emplace())) {
+        const KeepRule keep = parse_keep_rule(amount);
+        return name == "h2o" ? HeavyHitters(keep, recent) : vatp(keep, recent);
+      }
     } else if (name == "snapkv") {
       std::size_t rows = 32, neighbours = 7;
       bool good = !detail::split_at('~', amount, width) || detail::parse_number(width, neighbours);

@@ -20,6 +20,7 @@ struct PruneContext {
   std::span<const TokenIndex> tokens;  ///< the candidates, ascending; the last one is the last token of the context
   ConstScoreView probs;  ///< [query_rows, heads, tokens]: attention of the last rows; empty where none was asked for
   std::size_t prompt_size = 0;      ///< tokens up to the end of the last prefill; those after it were generated
+  ConstScoreView value_norms = {};  ///< [1, heads, tokens]: of a ValueNormPolicy; 0 for tokens that are no keys
   ConstScoreView column_sums = {};  ///< [1, heads, tokens]: of a ColumnSumPolicy: attention of all rows so far
 };
 
@@ -48,6 +49,13 @@ concept PruningPolicy = requires(P& p, const PruneContext& context, LayerIndex l
 template <class P>
 concept ScoringPolicy = PruningPolicy<P> && requires(const P& p) {
   { p.importance() } -> std::convertible_to<std::span<const float>>;
+};
+
+/// A policy that weighs by values: where needs_value_norms(layer, phase), the session has the graph, a ValueNormGraph,
+/// tell their norms, for select and, of an EvictionPolicy, for evict. The answer never changes.
+template <class P>
+concept ValueNormPolicy = requires(const P& p, LayerIndex layer, Phase phase) {
+  { p.needs_value_norms(layer, phase) } -> std::convertible_to<bool>;
 };
 
 /// How many tokens go on, before the scores are known.

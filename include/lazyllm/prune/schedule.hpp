@@ -93,7 +93,8 @@ static_assert(PruningSchedule<StepSchedule>);
 ///   ENTRY     LAYER:KEEP[bBLOCK][/SCORE]     7:512   14:0.25b16   7:512/max~15
 ///   KEEP      0.25 (of the context), 512 (tokens), p30 (the lowest 30 % go), m0.9 (until 90 % of the attention)
 ///   BLOCK     tokens that stay or go together
-///   SCORE     mean or max over the heads, then, each optional and in this order:
+///   SCORE     mean or max over the heads, or meanv, maxv: of probabilities times the norm of the key's value; then,
+///             each optional and in this order:
 ///               @3.5      of these heads only
 ///               ^48       the mean over the last 48 rows; ^48max: the maximum
 ///               ~15       the maximum over 15 neighbours; ~15mean: the mean
@@ -212,9 +213,14 @@ inline ScoreRule parse_score_rule(std::string_view text) {
     more = detail::split_at('.', head, heads);
     good = detail::parse_number(head, rule.heads.emplace_back());
   }
+  if (reduction.ends_with('v')) {
+    rule.by_value = true;
+    reduction.remove_suffix(1);
+  }
   if (reduction == "max") rule.over_heads = Reduction::maximum;
   if (!good || (reduction != "max" && reduction != "mean")) {
-    detail::not_in_schedule(text, "no score: write mean or max, then @3.5 (heads), ^48 (rows), ~15 (neighbours)");
+    detail::not_in_schedule(
+        text, "no score: write mean or max, or meanv or maxv, then @3.5 (heads), ^48 (rows), ~15 (neighbours)");
   }
   rule.check(std::numeric_limits<std::size_t>::max());
   return rule;
@@ -243,6 +249,7 @@ inline std::string schedule_text(const StepSchedule& schedule) {
     if (rule.block_tokens != 1) text += "b" + std::to_string(rule.block_tokens);
     if (!score) continue;
     text += score->over_heads == Reduction::mean ? "/mean" : "/max";
+    if (score->by_value) text += "v";
     for (std::size_t i = 0; i < score->heads.size(); ++i) {
       text += (i == 0 ? "@" : ".") + std::to_string(score->heads[i]);
     }

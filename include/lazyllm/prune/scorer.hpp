@@ -1,6 +1,7 @@
 // How important each token is for the next one, from the attention probabilities of the last rows: small scorers that
 // compose. probs [query_rows, heads, keys] -> importance [keys], by the order of the candidates.
-// Source: LazyLLM, arXiv 2407.14057, section 3.2; windows and pooling: SnapKV, arXiv 2404.14469.
+// Source: LazyLLM, arXiv 2407.14057, section 3.2; windows and pooling: SnapKV, arXiv 2404.14469; value norms: VATP,
+// arXiv 2406.12335.
 #pragma once
 
 #include <lazyllm/core/contract.hpp>
@@ -31,6 +32,15 @@ concept TokenScorer = requires(const S& s, ConstScoreView probs, std::span<float
 template <class S>
 concept KeyByKeyScorer = TokenScorer<S> && S::key_by_key;
 
+/// A scorer that may weigh by the values: where needs_value_norms(), score(probs, value_norms, importance) is called,
+/// value_norms [1, heads, keys].
+template <class S>
+concept ValueScorer = TokenScorer<S> &&
+    requires(const S& s, ConstScoreView probs, ConstScoreView value_norms, std::span<float> importance) {
+  { s.needs_value_norms() } -> std::convertible_to<bool>;
+  s.score(probs, value_norms, importance);
+};
+
 /// How several numbers become one.
 enum class Reduction { mean, maximum };
 
@@ -40,10 +50,11 @@ namespace detail {
 void reduce_into(Reduction reduction, std::span<const float> values, std::span<float> importance);
 /// What is left to do after the last of `count` reduce_into.
 void finish_reduction(Reduction reduction, std::size_t count, std::span<float> importance);
-/// The last row of probs, over `heads` (none: all).
+/// The last row of probs, each times its key's norm where there are any, over `heads` (none: all).
 void reduce_heads(Reduction reduction, std::span<const std::uint32_t> heads, ConstScoreView probs,
-                  std::span<float> importance);
-/// score_row(one row's probs of some keys, their importance), reduced over the last `rows` rows; allocates nothing.
+                  ConstScoreView value_norms, std::span<float> importance);
+/// score_row(one row's probs of the keys from `first` on, first, their importance), reduced over the last `rows` rows;
+/// allocates nothing.
 template <class ScoreRow>
 void reduce_rows(Reduction reduction, std::size_t rows, ConstScoreView probs, std::span<float> importance,
                  const ScoreRow& score_row);
@@ -63,6 +74,7 @@ void check_heads(std::span<const std::uint32_t> heads, std::size_t head_count);
 // | MeanOverHeads           | the paper's; late layers, where most heads agree                              | mean  |
 // | MaxOverHeads            | early and middle layers, where single heads find the answer                   | max   |
 // | OverHeads<R>{heads}     | the heads that are known to find it                                           | @3.5  |
+// | OverHeads<R>{{}, true}  | attention that falls on small values changes little; on a ValueNormGraph      | meanv |
 // | OverRows<S, R>{rows}    | a question longer than a token: its last rows vote; costs rows x heads x keys | ^48   |
 // | Pooled<S, R>{width}     | keeps the neighbours of what scores high: whole words and numbers             | ~7    |
 //
@@ -73,11 +85,15 @@ template <Reduction R = Reduction::mean>
 struct OverHeads {
   static constexpr bool key_by_key = true;
   std::vector<std::uint32_t> heads = {};  ///< none: all
+  bool by_value = false;                  ///< each probability counts times the norm of the key's value
 
   [[nodiscard]] static constexpr std::size_t query_rows() { return 1; }
+  [[nodiscard]] bool needs_value_norms() const { return by_value; }
   void check(std::size_t head_count) const { detail::check_heads(heads, head_count); }
-  void score(ConstScoreView probs, std::span<float> importance) const {
-    detail::reduce_heads(R, heads, probs, importance);
+  void score(ConstScoreView probs, std::span<float> importance) const { score(probs, {}, importance); }
+  void score(ConstScoreView probs, ConstScoreView value_norms, std::span<float> importance) const {
+    LAZYLLM_EXPECTS(by_value == !value_norms.empty());
+    detail::reduce_heads(R, heads, probs, value_norms, importance);
   }
 };
 /// The paper's score; importance sums to 1.
@@ -97,12 +113,19 @@ struct OverRows {
     if (rows == 0) throw Error(ErrorCode::invalid_argument, "a scorer over the last 0 rows has nothing to read");
     if constexpr (requires { scorer.check(head_count); }) scorer.check(head_count);
   }
+  [[nodiscard]] bool needs_value_norms() const requires ValueScorer<Scorer> { return scorer.needs_value_norms(); }
   void score(ConstScoreView probs, std::span<float> importance) const {
     detail::reduce_rows(R, rows, probs, importance,
-                        [this](ConstScoreView row, std::span<float> out) { scorer.score(row, out); });
+                        [this](ConstScoreView row, std::size_t, std::span<float> out) { scorer.score(row, out); });
+  }
+  void score(ConstScoreView probs, ConstScoreView value_norms,
+             std::span<float> importance) const requires ValueScorer<Scorer> {
+    detail::reduce_rows(R, rows, probs, importance, [&](ConstScoreView row, std::size_t first, std::span<float> out) {
+      scorer.score(row, value_norms.middle_keys(first, out.size()), out);
+    });
   }
 };
-static_assert(KeyByKeyScorer<OverRows<MaxOverHeads>>);
+static_assert(KeyByKeyScorer<OverRows<MaxOverHeads>> && ValueScorer<OverRows<MaxOverHeads>>);
 
 /// Another scorer's importance, each token's pooled with its neighbours among the candidates. `width` is odd, at most
 /// 255. O(width * keys) more, no allocation.
@@ -120,8 +143,14 @@ struct Pooled {
     scorer.score(probs, importance);
     detail::pool(R, width, importance);
   }
+  [[nodiscard]] bool needs_value_norms() const requires ValueScorer<Scorer> { return scorer.needs_value_norms(); }
+  void score(ConstScoreView probs, ConstScoreView value_norms,
+             std::span<float> importance) const requires ValueScorer<Scorer> {
+    scorer.score(probs, value_norms, importance);
+    detail::pool(R, width, importance);
+  }
 };
-static_assert(TokenScorer<Pooled<OverRows<MaxOverHeads>>>);
+static_assert(ValueScorer<Pooled<OverRows<MaxOverHeads>>>);
 
 /// A scorer put together at run time, as a schedule's text names it: heads, then rows, then neighbours.
 struct ScoreRule {
@@ -131,24 +160,44 @@ struct ScoreRule {
   Reduction over_rows = Reduction::mean;
   std::size_t pool_width = 1;  ///< 1: no pooling
   Reduction pooling = Reduction::maximum;
+  bool by_value = false;  ///< each probability counts times the norm of the key's value
 
   [[nodiscard]] std::size_t query_rows() const { return rows; }
+  [[nodiscard]] bool needs_value_norms() const { return by_value; }
   void check(std::size_t head_count) const {
     OverRows<>{.rows = rows}.check(head_count);
     detail::check_heads(heads, head_count);
     detail::check_pool_width(pool_width);
   }
-  void score(ConstScoreView probs, std::span<float> importance) const {
-    detail::reduce_rows(over_rows, rows, probs, importance, [this](ConstScoreView row, std::span<float> out) {
-      detail::reduce_heads(over_heads, heads, row, out);
-    });
+  void score(ConstScoreView probs, std::span<float> importance) const { score(probs, {}, importance); }
+  void score(ConstScoreView probs, ConstScoreView value_norms, std::span<float> importance) const {
+    LAZYLLM_EXPECTS(by_value == !value_norms.empty());
+    detail::reduce_rows(
+        over_rows, rows, probs, importance, [&](ConstScoreView row, std::size_t first, std::span<float> out) {
+          const ConstScoreView norms = by_value ? value_norms.middle_keys(first, out.size()) : ConstScoreView();
+          detail::reduce_heads(over_heads, heads, row, norms, out);
+        });
     if (pool_width > 1) detail::pool(pooling, pool_width, importance);
   }
   friend bool operator==(const ScoreRule&, const ScoreRule&) = default;
 };
-static_assert(TokenScorer<ScoreRule>);
+static_assert(ValueScorer<ScoreRule>);
 
 namespace detail {
+
+/// By the scorer's own needs: with the norms, or without.
+template <TokenScorer S>
+void score_tokens(const S& scorer, ConstScoreView probs, ConstScoreView value_norms, std::span<float> importance) {
+  if constexpr (ValueScorer<S>) {
+    if (scorer.needs_value_norms()) return scorer.score(probs, value_norms, importance);
+  }
+  scorer.score(probs, importance);
+}
+template <TokenScorer S>
+[[nodiscard]] bool weighs_by_value(const S& scorer) {
+  if constexpr (ValueScorer<S>) return scorer.needs_value_norms();
+  return false;
+}
 
 inline void reduce_into(Reduction reduction, std::span<const float> values, std::span<float> importance) {
   if (reduction == Reduction::mean) {
@@ -165,12 +214,21 @@ inline void finish_reduction(Reduction reduction, std::size_t count, std::span<f
 }
 
 inline void reduce_heads(Reduction reduction, std::span<const std::uint32_t> heads, ConstScoreView probs,
-                         std::span<float> importance) {
+                         ConstScoreView value_norms, std::span<float> importance) {
   LAZYLLM_EXPECTS(!probs.empty() && probs.keys() == importance.size());
+  LAZYLLM_EXPECTS(value_norms.empty() || value_norms.keys() == probs.keys());
   const std::size_t count = heads.empty() ? probs.heads() : heads.size();
   for (std::size_t i = 0; i < count; ++i) {
-    const auto row = probs.row(probs.query_rows() - 1, heads.empty() ? i : heads[i]);
-    if (i == 0) {
+    const std::size_t head = heads.empty() ? i : heads[i];
+    const auto row = probs.row(probs.query_rows() - 1, head);
+    if (!value_norms.empty()) {
+      const auto norms = value_norms.row(0, head);
+      for (std::size_t k = 0; k < row.size(); ++k) {
+        const float weighed = row[k] * norms[k];
+        if (i == 0) importance[k] = weighed;
+        if (i != 0) reduce_into(reduction, {&weighed, 1}, importance.subspan(k, 1));
+      }
+    } else if (i == 0) {
       std::copy(row.begin(), row.end(), importance.begin());
     } else {
       reduce_into(reduction, row, importance);
@@ -189,9 +247,9 @@ void reduce_rows(Reduction reduction, std::size_t rows, ConstScoreView probs, st
     const std::size_t keys = std::min(buffer.size(), importance.size() - first);
     const ConstScoreView some = probs.middle_keys(first, keys);
     const std::span<float> out = importance.subspan(first, keys);
-    score_row(some.middle_query_rows(first_row, 1), out);
+    score_row(some.middle_query_rows(first_row, 1), first, out);
     for (std::size_t r = 1; r < count; ++r) {
-      score_row(some.middle_query_rows(first_row + r, 1), std::span<float>(buffer).first(keys));
+      score_row(some.middle_query_rows(first_row + r, 1), first, std::span<float>(buffer).first(keys));
       reduce_into(reduction, std::span<const float>(buffer).first(keys), out);
     }
     finish_reduction(reduction, count, out);

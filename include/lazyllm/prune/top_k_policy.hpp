@@ -42,15 +42,21 @@ class TopKPolicy {
     return entry->score ? entry->score->query_rows() : scorer_.query_rows();
   }
 
+  [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const {
+    const ScheduleEntry* const entry = schedule(phase).entry_after(layer);
+    if (entry == nullptr) return false;
+    return entry->score ? detail::weighs_by_value(*entry->score) : detail::weighs_by_value(scorer_);
+  }
+
   void select(const PruneContext& context, std::span<bool> keep) {
     importance_.clear();
     const ScheduleEntry* const entry = schedule(context.phase).entry_after(context.layer);
     if (entry == nullptr) return;
     importance_.resize(context.tokens.size());
     if (entry->score) {
-      entry->score->score(context.probs, importance_);
+      detail::score_tokens(*entry->score, context.probs, context.value_norms, importance_);
     } else {
-      scorer_.score(context.probs, importance_);
+      detail::score_tokens(scorer_, context.probs, context.value_norms, importance_);
     }
     selector_.select(entry->rule, importance_, context.tokens, context.context_size, keep);
   }
