@@ -1,4 +1,4 @@
-// Norm, RoPE, SwiGLU and softmax at a small model's sizes, beside the same formula in Eigen.
+// Norm, RoPE, Hadamard rotation, SwiGLU and softmax at a small model's sizes, beside the same formula in Eigen.
 // Named <operation>/<isa or eigen>/rows:<n>. GB/s counts every array once for reading and once for writing.
 #include <benchmark/benchmark.h>
 
@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <functional>
+#include <lazyllm/nn/hadamard.hpp>
 #include <lazyllm/nn/rms_norm.hpp>
 #include <lazyllm/nn/rope.hpp>
 #include <lazyllm/nn/softmax.hpp>
@@ -82,6 +83,8 @@ void add_isa(Isa isa, std::size_t rows) {
       rope(x.table, pairing, x.positions, head_dim, Rows(x.a.data(), x.rows, dim), x.executor, isa);
     });
   }
+  add("hadamard" + suffix, rows, 2 * dim,
+      [isa](Arrays& x) { hadamard_rotate(head_dim, Rows(x.a.data(), x.rows, dim), x.executor, isa); });
   add("softmax" + suffix, rows, 2 * ffn_dim, [isa](Arrays& x) {
     for (std::size_t r = 0; r < x.rows; ++r) softmax(std::span(x.a).subspan(r * ffn_dim, ffn_dim), isa);
   });

@@ -344,8 +344,8 @@ TEST_CASE("--evict keeps the KV cache small, with pruning and without") {
   const auto kv_bytes = [&](const char* eviction, const char* prune) {
     return f.json({"-n", "5", "--ignore-eos", "--prune", prune, "--evict", eviction})["kv_bytes"].get<std::size_t>();
   };
-  // K and V of 2 heads of 8 in bfloat16 at each of the layers; the last of the 5 tokens does not run.
-  const std::size_t token_bytes = 2 * 2 * 8 * 2;
+  // K and V of 2 heads of 8 numbers at each of the layers; the last of the 5 tokens does not run.
+  const std::size_t token_bytes = 2 * 2 * row_bytes<Int8>(8);
   CHECK(kv_bytes("none", "none") == (56 + 4) * tiny_layers * token_bytes);
   CHECK(kv_bytes("window:2,10", "none") == 12 * tiny_layers * token_bytes);
   CHECK(kv_bytes("tova:9", "none") == 9 * tiny_layers * token_bytes);

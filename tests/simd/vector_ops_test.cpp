@@ -47,7 +47,8 @@ TEST_CASE("PortableFloats: every operation equals the plain one, lane by lane") 
     CHECK(lanes(V::round(x))[i] == std::nearbyint(a[i]));
     CHECK(lanes(V::zero_below(x, 0.5f, y))[i] == (a[i] < 0.5f ? 0.0f : b[i]));
     CHECK(lanes(V::infinite_above(x, 0.5f, y))[i] == (a[i] > 0.5f ? HUGE_VALF : b[i]));
-    CHECK(lanes(V::swap_pairs(x))[i] == a[i ^ 1u]);
+    CHECK(lanes(V::swap_lanes<1>(x))[i] == a[i ^ 1u]);
+    CHECK(lanes(V::swap_lanes<V::width / 2>(x))[i] == a[i ^ (V::width / 2)]);
     CHECK(lanes(V::set1(2.5f))[i] == 2.5f);
   }
 }

@@ -29,7 +29,7 @@ namespace lazyllm::inline v0 {
 /// K and V of one layer. Paged layouts take a page from the pool when the pages are full and give back the last one
 /// when its last token goes; with the others all slots are one page, untouched memory until tokens arrive, and no
 /// operation allocates.
-template <CacheLayout Layout = TokenMajor, RowElement Key = BFloat16, RowElement Value = Key>
+template <CacheLayout Layout = TokenMajor, RowElement Key = Int8, RowElement Value = Key>
 class LayerCache {
  public:
   /// A pool for `layer_count` layers of this shape.
@@ -234,7 +234,7 @@ concept KeyValueCache = std::constructible_from<C, std::size_t, CacheShape> &&
 };
 
 /// The layers of one sequence. The layers of a paged layout share one pool.
-template <CacheLayout Layout = TokenMajor, RowElement Key = BFloat16, RowElement Value = Key>
+template <CacheLayout Layout = TokenMajor, RowElement Key = Int8, RowElement Value = Key>
 class KvCache {
  public:
   using Layer = LayerCache<Layout, Key, Value>;

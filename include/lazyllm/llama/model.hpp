@@ -16,6 +16,7 @@
 #include <lazyllm/llama/config.hpp>
 #include <lazyllm/llama/weights.hpp>
 #include <lazyllm/nn/attention.hpp>
+#include <lazyllm/nn/hadamard.hpp>
 #include <lazyllm/nn/rms_norm.hpp>
 #include <lazyllm/nn/rope.hpp>
 #include <lazyllm/nn/swiglu.hpp>
@@ -124,6 +125,10 @@ class Llama {
   [[nodiscard]] std::uint64_t fingerprint() const;
 
  private:
+  using Layer = std::remove_cvref_t<decltype(std::declval<Cache&>().layer(LayerIndex{}))>;
+  /// Keys of 8 bits have one scale a row: large numbers are spread over it.
+  static constexpr bool spreads_keys = std::same_as<KeyElementOf<Layer>, Int8>;
+
   /// Activations of one tile [tile_rows, ...].
   struct Scratch {
     AlignedBuffer<float> normed, query, key, value, attended, gate;
@@ -159,6 +164,7 @@ class Llama {
   }
   void run_tile(const LayerStep& step, Rows column_sums, std::size_t first, std::size_t count);
   Rows norm_rows(ConstRows hidden, std::span<const float> weight);
+  void rotate(std::span<const TokenIndex> positions, Rows heads);
   Rows project_queries(LayerIndex layer, ConstRows hidden, std::span<const TokenIndex> positions);
   void store_keys(LayerIndex layer, std::span<const TokenIndex> positions, Rows key, ConstRows value);
   void attend_and_feed(const LayerStep& step, ConstRows query, std::span<const TokenIndex> positions,
@@ -249,7 +255,7 @@ void Llama<W, E, Cache>::run_tile(const LayerStep& step, Rows column_sums, std::
     scratch_.input.assign(normed.middle_rows(skip, outputs));
     project_heads(query);
   }
-  rope(rope_, c.rope_pairing, positions.subspan(skip), c.head_dim, query.out, executor_);
+  rotate(positions.subspan(skip), query.out);
 
   // The part of the scores that this tile's rows fill: the score rows are the last rows of the whole step.
   ScoreView scores;
@@ -300,6 +306,13 @@ Rows Llama<W, E, Cache>::norm_rows(ConstRows hidden, std::span<const float> weig
   return normed;
 }
 
+/// Rotates queries or keys by their positions, and where keys are of 8 bits by a Hadamard matrix.
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::rotate(std::span<const TokenIndex> positions, Rows heads) {
+  rope(rope_, config().rope_pairing, positions, config().head_dim, heads, executor_);
+  if constexpr (spreads_keys) hadamard_rotate(config().head_dim, heads, executor_);
+}
+
 /// The rows' queries, rotated, in scratch_.query.
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 Rows Llama<W, E, Cache>::project_queries(LayerIndex layer, ConstRows hidden, std::span<const TokenIndex> positions) {
@@ -308,7 +321,7 @@ Rows Llama<W, E, Cache>::project_queries(LayerIndex layer, ConstRows hidden, std
                          tile(scratch_.query, hidden.rows(), config().heads * config().head_dim)};
   scratch_.input.assign(norm_rows(hidden, w.attention_norm));
   project_heads(query);
-  rope(rope_, config().rope_pairing, positions, config().head_dim, query.out, executor_);
+  rotate(positions, query.out);
   return query.out;
 }
 
@@ -316,7 +329,7 @@ Rows Llama<W, E, Cache>::project_queries(LayerIndex layer, ConstRows hidden, std
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 void Llama<W, E, Cache>::store_keys(LayerIndex layer, std::span<const TokenIndex> positions, Rows key,
                                     ConstRows value) {
-  rope(rope_, config().rope_pairing, positions, config().head_dim, key, executor_);
+  rotate(positions, key);
   auto& cache = cache_.layer(layer);
   if constexpr (requires { cache.store(positions, ConstRows(key), value, executor_); }) {
     cache.store(positions, ConstRows(key), value, executor_);
@@ -354,10 +367,9 @@ void Llama<W, E, Cache>::project(ConstRows hidden, Rows logits) {
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 std::uint64_t Llama<W, E, Cache>::fingerprint() const {
-  using Layer = std::remove_cvref_t<decltype(cache_.layer(0))>;
-  const std::array<std::uint64_t, 3> kind{static_cast<std::uint64_t>(active_isa()),
+  const std::array<std::uint64_t, 4> kind{static_cast<std::uint64_t>(active_isa()),
                                           detail::element_number<KeyElementOf<Layer>>,
-                                          detail::element_number<ValueElementOf<Layer>>};
+                                          detail::element_number<ValueElementOf<Layer>>, spreads_keys};
   return checksum(std::as_bytes(std::span(kind)), weights_->fingerprint());
 }
 

@@ -15,7 +15,6 @@
 #include <cstring>
 #include <limits>
 #include <type_traits>
-#include <utility>
 #include <xsimd/xsimd.hpp>
 
 namespace lazyllm::inline v0::detail {
@@ -27,7 +26,8 @@ struct AmxFloats;
 /// `tile_vectors` x 6 vectors fit the registers as accumulators. fma(a, b, c) = a * b + c, fnma = c - a * b (one
 /// rounding where the ISA has it); round: to the nearest integer, ties to even; scale_by_power_of_two(p, n): p * 2^n
 /// for integral n in [-126, 128] and p near 1; zero_below(x, limit, v): v, or 0 where x < limit; infinite_above
-/// likewise; swap_pairs: lanes 2i and 2i + 1 exchanged; transpose(rows, first, out, stride): out[i * stride + j] =
+/// likewise; swap_lanes<Distance>: lane i gets lane i ^ Distance, a power of two below
+/// width; transpose(rows, first, out, stride): out[i * stride + j] =
 /// rows[j][first + i] for i, j < width.
 template <class Arch>
 struct PortableFloats {
@@ -74,9 +74,11 @@ struct PortableFloats {
   static Vec infinite_above(Vec x, float limit, Vec v) {
     return xsimd::select(x > Vec(limit), Vec(std::numeric_limits<float>::infinity()), v);
   }
-  static Vec swap_pairs(Vec v) {
-    std::array<float, width> lanes = to_array(v);
-    for (std::size_t i = 0; i + 1 < width; i += 2) std::swap(lanes[i], lanes[i + 1]);
+  template <std::size_t Distance>
+  static Vec swap_lanes(Vec v) {
+    const std::array<float, width> from = to_array(v);
+    std::array<float, width> lanes;
+    for (std::size_t i = 0; i < width; ++i) lanes[i] = from[i ^ Distance];
     return load(lanes.data());
   }
   static float reduce_add(Vec v) {
@@ -153,7 +155,11 @@ struct Avx2Floats {
     const Vec infinity = _mm256_set1_ps(std::numeric_limits<float>::infinity());
     return _mm256_blendv_ps(v, infinity, _mm256_cmp_ps(x, _mm256_set1_ps(limit), _CMP_GT_OQ));
   }
-  static Vec swap_pairs(Vec v) { return _mm256_permute_ps(v, 0xb1); }
+  template <std::size_t Distance>
+  static Vec swap_lanes(Vec v) {
+    if constexpr (Distance == 4) return _mm256_permute2f128_ps(v, v, 0x01);
+    return _mm256_permute_ps(v, Distance == 1 ? 0xb1 : 0x4e);
+  }
   static float reduce_add(Vec v) {
     const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -224,7 +230,11 @@ struct Avx512Floats {
     const Vec infinity = _mm512_set1_ps(std::numeric_limits<float>::infinity());
     return _mm512_mask_mov_ps(v, _mm512_cmp_ps_mask(x, _mm512_set1_ps(limit), _CMP_GT_OQ), infinity);
   }
-  static Vec swap_pairs(Vec v) { return _mm512_permute_ps(v, 0xb1); }
+  template <std::size_t Distance>
+  static Vec swap_lanes(Vec v) {
+    if constexpr (Distance >= 4) return _mm512_shuffle_f32x4(v, v, Distance == 4 ? 0xb1 : 0x4e);
+    return _mm512_permute_ps(v, Distance == 1 ? 0xb1 : 0x4e);
+  }
   static float reduce_add(Vec v) { return _mm512_reduce_add_ps(v); }
   static float reduce_max(Vec v) { return _mm512_reduce_max_ps(v); }
   static void transpose(const float* const* rows, std::size_t first, float* out, std::size_t stride) {
