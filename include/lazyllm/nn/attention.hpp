@@ -302,8 +302,8 @@ class AttentionJob {
 
   [[nodiscard]] static CodeScales code_scales(AttentionWorkspace& workspace) {
     float* const scales = workspace.scales.data();
-    float* const unit = scales + 3 * segment_keys;
-    return {scales, scales + segment_keys, scales + 2 * segment_keys, unit, unit + key_tile, workspace.starts.data()};
+    return {scales, scales + segment_keys, scales + 2 * segment_keys, scales + 3 * segment_keys,
+            workspace.starts.data()};
   }
 
   /// Codes and scales of a tile of stored rows.

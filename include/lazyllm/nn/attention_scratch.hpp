@@ -60,7 +60,7 @@ struct AttentionWorkspace {
   AlignedBuffer<float> values;         // [segment_keys, padded_dim]
   AlignedBuffer<float> rows;           // [16, padded_dim]: rows of the cache on their way into keys or values
   AlignedBuffer<float> states;         // of a segment, of all segments so far
-  AlignedBuffer<float> scales;         // of CodeScales: [3 * segment_keys + key_tile + block_rows]
+  AlignedBuffer<float> scales;         // of CodeScales: [3 * segment_keys + block_rows]
   AlignedBuffer<std::int32_t> starts;  // [block_rows]
   AlignedBuffer<std::size_t> counts;
   AlignedBuffer<float*> score_rows;
@@ -124,7 +124,7 @@ class AttentionScratch {
     workspace->values.resize_discard(detail::segment_keys * blocking.padded_dim);
     workspace->rows.resize_discard(16 * blocking.padded_dim);
     workspace->states.resize_discard(2 * blocking.state_floats);
-    workspace->scales.resize_discard(3 * detail::segment_keys + detail::key_tile + blocking.block_rows);
+    workspace->scales.resize_discard(3 * detail::segment_keys + blocking.block_rows);
     workspace->starts.resize_discard(blocking.block_rows);
     workspace->counts.resize_discard(blocking.block_rows);
     workspace->score_rows.resize_discard(blocking.block_rows);

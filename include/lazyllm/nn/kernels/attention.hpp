@@ -32,9 +32,8 @@ struct AttentionState {
 /// What goes with rows of 8-bit codes (attention_codes.hpp): in a segment of keys, and in a block of queries.
 struct CodeScales {
   float* keys = nullptr;           // [segment_keys]
-  float* values = nullptr;         // [segment_keys] in units of value_unit
+  float* values = nullptr;         // [segment_keys]
   float* value_logs = nullptr;     // [segment_keys] log2 of them, or 0 to 0.09 less
-  float* value_unit = nullptr;     // [key_tile] one number
   float* queries = nullptr;        // [rows]
   std::int32_t* starts = nullptr;  // [rows] -128 times the sum of the row's codes
 };

@@ -108,27 +108,20 @@ inline __m512 linear_log2(__m512 x) {
   return _mm512_fmsub_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(x)), _mm512_set1_ps(0x1p-23f), _mm512_set1_ps(127.0f));
 }
 
-/// Divides the first n scales of values, n a multiple of 16, by the largest's power of two, value_unit [key_tile], and
-/// takes their linear_log2. None counts as below -60, so that no weight is infinite before the scale makes it small.
+/// The linear_log2 of the first n scales of values, n a multiple of 16. None counts as below -100, so that no weight
+/// and no sum of weights is infinite before the scale makes it small.
 inline void take_value_logs(VnniFloats, const CodeScales& scales, std::size_t n) {
-  __m512 largest = _mm512_set1_ps(-126.0f);
-  for (std::size_t k = 0; k < n; k += 16)
-    largest = _mm512_max_ps(largest, linear_log2(_mm512_loadu_ps(scales.values + k)));
-  const __m512 exponent = Avx512Floats::set1(std::floor(_mm512_reduce_max_ps(largest)));
-  const __m512 unit = _mm512_scalef_ps(_mm512_set1_ps(1.0f), exponent);
-  for (std::size_t c = 0; c < key_tile; c += 16) _mm512_storeu_ps(scales.value_unit + c, unit);
   for (std::size_t k = 0; k < n; k += 16) {
-    const __m512 scale = _mm512_loadu_ps(scales.values + k);
-    _mm512_storeu_ps(scales.values + k, _mm512_scalef_ps(scale, _mm512_sub_ps(_mm512_setzero_ps(), exponent)));
     _mm512_storeu_ps(scales.value_logs + k,
-                     _mm512_max_ps(_mm512_sub_ps(linear_log2(scale), exponent), _mm512_set1_ps(-60.0f)));
+                     _mm512_max_ps(linear_log2(_mm512_loadu_ps(scales.values + k)), _mm512_set1_ps(-100.0f)));
   }
 }
 
 using CodeSums [[gnu::vector_size(64)]] = std::int32_t;  // g++ keeps these in registers, and copies __m512i
 
 /// out[r, c] = scales[c] * (starts[r] + sum over words w of left[r, w] . right[w, c]); R rows, C vectors of c. Of each
-/// word's four bytes one side's are unsigned: those of left (weights, with values) or of right (keys, with queries).
+/// word's four bytes one side's are unsigned: those of left (weights, with values: no starts and no scales) or of right
+/// (keys, with queries).
 template <bool LeftUnsigned, std::size_t R, std::size_t C>
 void multiply_codes(const std::byte* left, std::size_t left_bytes, const std::byte* right, std::size_t right_bytes,
                     std::size_t words, const std::int32_t* starts, const float* scales, float* out,
@@ -137,7 +130,7 @@ void multiply_codes(const std::byte* left, std::size_t left_bytes, const std::by
   LAZYLLM_UNROLL
   for (std::size_t r = 0; r < R; ++r) {
     LAZYLLM_UNROLL
-    for (std::size_t c = 0; c < C; ++c) sums[r][c] = (CodeSums)_mm512_set1_epi32(starts[r]);
+    for (std::size_t c = 0; c < C; ++c) sums[r][c] = (CodeSums)_mm512_set1_epi32(LeftUnsigned ? 0 : starts[r]);
   }
   std::size_t w = 0;
   do {
@@ -159,15 +152,16 @@ void multiply_codes(const std::byte* left, std::size_t left_bytes, const std::by
   } while (++w < words);
   LAZYLLM_UNROLL
   for (std::size_t c = 0; c < C; ++c) {
-    const __m512 scale = _mm512_loadu_ps(scales + 16 * c);
+    const __m512 scale = LeftUnsigned ? _mm512_set1_ps(1.0f) : _mm512_loadu_ps(scales + 16 * c);
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
-      _mm512_storeu_ps(out + r * out_stride + 16 * c, _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums[r][c]), scale));
+      const __m512 sum = _mm512_cvtepi32_ps((__m512i)sums[r][c]);
+      _mm512_storeu_ps(out + r * out_stride + 16 * c, LeftUnsigned ? sum : _mm512_mul_ps(sum, scale));
     }
   }
 }
 
-/// 2^x for x <= 70; relative error 7.6e-5, far below a step of the weights.
+/// 2^x for x <= 120; relative error 7.6e-5, far below a step of the weights.
 inline __m512 rough_exp2(__m512 x) {
   const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
   __m512 p = _mm512_fmadd_ps(f, _mm512_set1_ps(0.07802452f), _mm512_set1_ps(0.22606716f));
@@ -223,7 +217,6 @@ inline void weigh_codes(const AttentionSegment& segment, std::size_t row, std::s
 /// first `keys` keys. Weights of keys that a row does not see are zeros.
 template <std::size_t R>
 void sum_code_values(const AttentionSegment& segment, std::size_t row, std::size_t keys, float* products) {
-  static constexpr std::int32_t zeros[R] = {};
   alignas(64) std::uint8_t weights[R * segment_keys];
   for (std::size_t r = 0; r < R; ++r) {
     weigh_codes(segment, row + r, keys, products + r * segment_keys, weights + r * segment_keys);
@@ -234,12 +227,12 @@ void sum_code_values(const AttentionSegment& segment, std::size_t row, std::size
   const auto* const value_codes = reinterpret_cast<const std::byte*>(segment.values);
   std::size_t column = 0;
   for (; column + 64 <= dim; column += 64) {
-    multiply_codes<true, R, 4>(weight_codes, segment_keys, value_codes + column * 4, dim * 4, keys / 4, zeros,
-                               segment.scales.value_unit, out + column, dim);
+    multiply_codes<true, R, 4>(weight_codes, segment_keys, value_codes + column * 4, dim * 4, keys / 4, nullptr,
+                               nullptr, out + column, dim);
   }
   for (; column < dim; column += 16) {
-    multiply_codes<true, R, 1>(weight_codes, segment_keys, value_codes + column * 4, dim * 4, keys / 4, zeros,
-                               segment.scales.value_unit, out + column, dim);
+    multiply_codes<true, R, 1>(weight_codes, segment_keys, value_codes + column * 4, dim * 4, keys / 4, nullptr,
+                               nullptr, out + column, dim);
   }
 }
 

@@ -38,7 +38,7 @@ using HadamardFactors = std::array<float, 64>;
 [[nodiscard]] inline HadamardFactors hadamard_factors(std::size_t block) {
   const float scale = 1.0f / std::sqrt(static_cast<float>(block));
   HadamardFactors factors;
-  std::uint32_t bits = 5;
+  std::uint32_t bits = 2;
   for (std::size_t i = 0; i < factors.size(); ++i) {
     bits = bits * 1664525u + 1013904223u;  // a linear congruential generator
     factors[i] = i < block ? (bits >> 31 == 0 ? scale : -scale) : factors[i - block];
