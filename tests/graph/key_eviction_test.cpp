@@ -49,29 +49,41 @@ Tokens keys(const Session& session, LayerIndex layer) {
   return tokens;
 }
 
-/// Evicts odd tokens after layer 1 of a prefill, and remembers what it was told.
+/// Evicts odd tokens after a layer of a prefill, and remembers what it was told.
 struct OddTokens {
   std::vector<Tokens>* asked;
-  static std::optional<std::size_t> eviction_rows(LayerIndex layer, Phase phase) {
-    if (layer != 1 || phase != Phase::prefill) return std::nullopt;
+  LayerIndex own = 1;
+  [[nodiscard]] std::optional<std::size_t> eviction_rows(LayerIndex layer, Phase phase) const {
+    if (layer != own || phase != Phase::prefill) return std::nullopt;
     return 2;
   }
   void evict(const PruneContext& context, std::span<bool> keep) const {
-    CHECK(context.layer == 1);
+    CHECK(context.layer == own);
+    CHECK(context.prompt_size == context.context_size);
     CHECK(context.probs.keys() == context.tokens.size());
     asked->emplace_back(context.tokens.begin(), context.tokens.end());
     for (std::size_t i = 0; i < keep.size(); ++i) keep[i] = context.tokens[i] % 2 == 0;
   }
 };
 
-/// Evicts nothing, and remembers the column sums that it was told of after layer 1.
+/// Prunes nothing, and wants one row of scores.
+struct OneRow {
+  static std::size_t query_rows(LayerIndex, Phase) { return 1; }
+  static void select(const PruneContext& context, std::span<bool>) {
+    CHECK(context.probs.query_rows() == (context.layer == before_first_layer ? 0u : 1u));
+  }
+};
+
+/// Evicts nothing, and remembers the column sums and phases that it was told of after layer 1.
 struct RememberSums {
   std::vector<std::vector<float>>* told;
+  std::vector<Phase>* phases;
   static bool sums_columns() { return true; }
   static std::optional<std::size_t> eviction_rows(LayerIndex layer, Phase) {
     return layer == 1 ? std::optional<std::size_t>(0) : std::nullopt;
   }
   void evict(const PruneContext& context, std::span<bool>) const {
+    phases->push_back(context.phase);
     CHECK(context.column_sums.keys() == context.tokens.size());
     CHECK(context.column_sums.query_rows() == 1);
     for (std::size_t head = 0; head < context.column_sums.heads(); ++head) {
@@ -101,6 +113,7 @@ TEST_CASE("Evicted keys leave the layer they were evicted from, no other; what i
   CHECK(keys(session, 0) == Tokens{0, 1, 2, 3, 4});
   CHECK(keys(session, 1) == Tokens{0, 2, 4});
   CHECK(keys(session, 2) == Tokens{0, 1, 2, 3, 4});
+  CHECK(graph.kv_bytes() == (5 + 3 + 5) * graph.token_bytes());
   session.decode(6);
   session.prefill(std::vector<TokenId>{7, 8});
   CHECK(asked == std::vector<Tokens>{{0, 1, 2, 3, 4}, {0, 2, 4, 5, 6, 7}});
@@ -108,6 +121,16 @@ TEST_CASE("Evicted keys leave the layer they were evicted from, no other; what i
   session.truncate(6);
   CHECK(keys(session, 1) == Tokens{0, 2, 4});
   CHECK(session.depth(1) == 3);
+}
+
+TEST_CASE("A pruning and an eviction policy each get as many rows of scores as they want") {
+  const NaiveLlama model = three_layers();
+  NaiveGraph graph(model);
+  std::vector<Tokens> asked;
+  LazySession session(graph, WithEviction(OneRow{}, OddTokens{&asked}), {.context_size = 12});
+  session.prefill(std::vector<TokenId>{1, 2, 3, 4, 5});
+  session.decode(6);
+  CHECK(asked.size() == 1);
 }
 
 TEST_CASE("Where keys are evicted, the next layer's tokens are chosen with probability 0 for them") {
@@ -136,9 +159,10 @@ TEST_CASE(
   const NaiveLlama model = three_layers();
   NaiveGraph graph(model);
   std::vector<std::vector<float>> told;
+  std::vector<Phase> phases;
   SessionOptions options{.context_size = 12};
   options.dense_below = 5;
-  LazySession session(graph, WithEviction(KeepAll{}, RememberSums{&told}), options);
+  LazySession session(graph, WithEviction(KeepAll{}, RememberSums{&told, &phases}), options);
   const auto total = [&](std::size_t head) { return std::accumulate(told[head].begin(), told[head].end(), 0.0); };
   session.prefill(std::vector<TokenId>{1, 2, 3, 4});
   CHECK(told.empty());
@@ -160,6 +184,7 @@ TEST_CASE(
     CHECK(told[head][4] < 2);
     CHECK(std::abs(total(head) - (7 - before[head][4])) < 7 * 6 * 0x1p-24);
   }
+  CHECK(phases == std::vector<Phase>{Phase::decode, Phase::prefill});
 }
 
 TEST_CASE("A policy that weighs by values needs a graph that tells their norms, for the layers and phases that do so") {
@@ -181,6 +206,28 @@ TEST_CASE("A policy that weighs by values needs a graph that tells their norms, 
   const NaiveLlama model = three_layers();
   NaiveGraph with_norms(model);
   CHECK_NOTHROW(LazySession(with_norms, WithEviction(KeepAll{}, eviction), {.context_size = 4}));
+}
+
+TEST_CASE("A token that was parked half-way keeps its key there until it has finished the layer") {
+  const NaiveLlama model = three_layers();
+  NaiveGraph without(model), graph(model), other(model);
+  LazySession pruned(without, TopKPolicy<>(MeanOverHeads{}, parse_schedule("1:1")), {.context_size = 12});
+  pruned.prefill(std::vector<TokenId>{1, 2, 3, 4, 5});  // 0 to 3 lack the second half of layer 1
+  const TopKPolicy<> pruning(MeanOverHeads{}, parse_schedule("1:1"), StepSchedule());
+  std::vector<Tokens> asked;
+  LazySession session(graph, WithEviction(pruning, OddTokens{&asked}), {.context_size = 12});
+  session.load(pruned.save());
+  session.prefill(std::vector<TokenId>{6});
+  CHECK(keys(session, 1) == Tokens{0, 1, 2, 3, 4});  // without 5
+  session.decode(7);                                 // brings all to the end
+  session.prefill(std::vector<TokenId>{8});
+  CHECK(keys(session, 1) == Tokens{0, 2, 4, 6});
+  // At another layer nothing keeps them.
+  LazySession at_0(other, WithEviction(pruning, OddTokens{&asked, 0}), {.context_size = 12});
+  at_0.load(pruned.save());
+  at_0.prefill(std::vector<TokenId>{6});
+  CHECK(keys(at_0, 0) == Tokens{0, 2, 4});
+  CHECK(keys(at_0, 1) == Tokens{0, 1, 2, 3, 4, 5});
 }
 
 TEST_CASE("What an interrupted step had decided is forgotten") {

@@ -179,6 +179,18 @@ TEST_CASE("A policy that evicts by column sums says so through WithEviction, oth
   CHECK(!WithEviction(KeepAll{}, parse_eviction("window:4,9")).sums_columns());
 }
 
+TEST_CASE("What is prepared through AnyEviction and WithEviction is checked against the model") {
+  const PruningShape shape{.layer_count = 3, .head_count = 4, .context_capacity = 8};
+  ScoreRule score;
+  score.heads = {4};
+  AnyEviction any(RuleEviction(KeepRule::count(3), score));
+  CHECK_THROWS_AS(any.prepare(shape), Error);
+  WithEviction evicts(KeepAll{}, any);
+  CHECK_THROWS_AS(evicts.prepare(shape), Error);
+  WithEviction prunes(TopKPolicy(MeanOverHeads{}, parse_schedule("3:2")), AnyEviction());
+  CHECK_THROWS_AS(prunes.prepare(shape), Error);
+}
+
 TEST_CASE("A pruning and an eviction policy work as one, each with its own question") {
   WithEviction policy(TopKPolicy(MeanOverHeads{}, parse_schedule("1:2")), tova(KeepRule::count(3)));
   CHECK(kept(policy, all(5), 5, {{0.1f, 0.4f, 0.2f, 0.3f, 0.0f}}) == Tokens{1, 3, 4});
