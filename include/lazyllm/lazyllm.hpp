@@ -67,6 +67,7 @@
 #include <lazyllm/llama/weights.hpp>
 #include <lazyllm/nn/attention.hpp>
 #include <lazyllm/nn/attention_scratch.hpp>
+#include <lazyllm/nn/hadamard.hpp>
 #include <lazyllm/nn/rms_norm.hpp>
 #include <lazyllm/nn/rope.hpp>
 #include <lazyllm/nn/softmax.hpp>
