@@ -1,4 +1,5 @@
-// A layer of the KV cache: storing tokens, reading all their rows as attention does (head by head, by token index).
+// A layer of the KV cache: storing tokens, reading all their rows as attention does (head by head, by token index), the
+// norms of their values.
 // Named kv_cache/<what>/<kv_heads>x<head_dim>/<layout>/<element>/tokens:<n>, one thread. GB/s counts the stored bytes;
 // the twin `plain` copies or reads the same bytes in one array.
 #include <benchmark/benchmark.h>
@@ -8,6 +9,9 @@
 #include <cstdint>
 #include <cstring>
 #include <lazyllm/cache/kv_cache.hpp>
+#include <lazyllm/nn/value_norms.hpp>
+#include <lazyllm/parallel/executor.hpp>
+#include <numeric>
 #include <span>
 #include <string>
 #include <vector>
@@ -65,6 +69,22 @@ void read(benchmark::State& state, CacheShape shape) {
   set_rate(state, shape.slots * cache.token_bytes());
 }
 
+template <CacheLayout Layout, RowElement Element>
+void norms_of_values(benchmark::State& state, CacheShape shape) {
+  LayerCache<Layout, Element> cache(shape);
+  const std::vector<float> row(shape.kv_heads * shape.head_dim, 1.0f);
+  for (TokenIndex token = 0; token < shape.slots; ++token) cache.store(token, row, row);
+  std::vector<TokenIndex> tokens(shape.slots);
+  std::iota(tokens.begin(), tokens.end(), TokenIndex{0});
+  std::vector<float> norms(shape.kv_heads * shape.slots);
+  SerialExecutor executor;
+  for (auto _ : state) {
+    value_norms(cache, tokens, Rows(norms.data(), shape.kv_heads, shape.slots), executor);
+    benchmark::ClobberMemory();
+  }
+  set_rate(state, shape.slots * shape.kv_heads * row_bytes<Element>(shape.head_dim));
+}
+
 template <RowElement Element>
 void store_plain(benchmark::State& state, CacheShape shape) {
   const std::size_t bytes = 2 * shape.kv_heads * row_bytes<Element>(shape.head_dim);
@@ -103,6 +123,7 @@ void add_layout(CacheShape shape, const std::string& layout, const std::string& 
 template <RowElement Element>
 void add_element(CacheShape shape, const std::string& element) {
   add_layout<TokenMajor, Element>(shape, "token_major", element);
+  add("value_norms", shape, "token_major", element, norms_of_values<TokenMajor, Element>);
   add_layout<HeadMajor, Element>(shape, "head_major", element);
   add_layout<Paged<64>, Element>(shape, "paged64", element);
   add_layout<Paged<64, HeadMajor>, Element>(shape, "paged64_head_major", element);
