@@ -131,6 +131,31 @@ std::vector<float> plain_loop(const Shared& weights, std::span<const TokenId> id
 
 TopKPolicy<> top_k(const char* schedule) { return TopKPolicy<>(MeanOverHeads{}, parse_schedule(schedule)); }
 
+struct FirstLayer {
+  std::vector<float> hidden, probabilities;
+};
+
+/// Layer 0 over all tokens of a fresh graph, with the probabilities of the last `query_rows` rows.
+FirstLayer run_first_layer(const Shared& weights, const std::vector<TokenId>& ids, std::size_t threads,
+                           std::size_t query_rows, Rows column_sums = {}) {
+  std::vector<TokenIndex> all(ids.size());
+  std::iota(all.begin(), all.end(), TokenIndex{0});
+  ThreadPool pool(threads);
+  Llama graph(weights, pool, ids.size());
+  FirstLayer result{.hidden = std::vector<float>(ids.size() * graph.hidden_dim()),
+                    .probabilities = std::vector<float>(query_rows * graph.head_count() * ids.size())};
+  const Rows rows(result.hidden.data(), ids.size(), graph.hidden_dim());
+  graph.embed(ids, rows);
+  graph.run_layer({.layer = 0,
+                   .rows = all,
+                   .keys = all,
+                   .outputs = ids.size(),
+                   .hidden = rows,
+                   .scores = ScoreView(result.probabilities.data(), query_rows, graph.head_count(), ids.size())},
+                  column_sums);
+  return result;
+}
+
 }  // namespace
 
 TEST_CASE("KeepAll, an empty schedule, keep 1.0 and a plain loop without the engine give the same bits") {
@@ -211,21 +236,8 @@ TEST_CASE("A row's output does not depend on the rows that share the call") {
 TEST_CASE("Scores of the last rows are the same probabilities on both sides of a tile's border") {
   const Shared weights = quantised_model();
   const std::vector<TokenId> ids = prompt(tile + 2);  // the last tile has two rows
-  std::vector<TokenIndex> all(ids.size());
-  std::iota(all.begin(), all.end(), TokenIndex{0});
-  ThreadPool pool(2);
   const auto scores = [&](std::size_t query_rows) {
-    Llama graph(weights, pool, ids.size());
-    std::vector<float> hidden(ids.size() * graph.hidden_dim()), probs(query_rows * graph.head_count() * ids.size());
-    const Rows rows(hidden.data(), ids.size(), graph.hidden_dim());
-    graph.embed(ids, rows);
-    graph.run_layer({.layer = 0,
-                     .rows = all,
-                     .keys = all,
-                     .outputs = ids.size(),
-                     .hidden = rows,
-                     .scores = ScoreView(probs.data(), query_rows, graph.head_count(), ids.size())});
-    return probs;
+    return run_first_layer(weights, ids, 2, query_rows).probabilities;
   };
   const std::vector<float> five = scores(5), one = scores(1);
   CHECK(std::equal(one.begin(), one.end(), five.end() - static_cast<std::ptrdiff_t>(one.size())));
@@ -243,30 +255,14 @@ TEST_CASE("Scores of the last rows are the same probabilities on both sides of a
 TEST_CASE("Column sums are those of all rows, over several tiles, and asking for them changes nothing else") {
   const Shared weights = quantised_model();
   const std::vector<TokenId> ids = prompt(tile + 3);
-  std::vector<TokenIndex> all(ids.size());
-  std::iota(all.begin(), all.end(), TokenIndex{0});
-  const auto run_layer = [&](std::size_t threads, std::size_t query_rows, std::vector<float>& probs, Rows sums) {
-    ThreadPool pool(threads);
-    Llama graph(weights, pool, ids.size());
-    std::vector<float> hidden(ids.size() * graph.hidden_dim());
-    probs.resize(query_rows * graph.head_count() * ids.size());
-    const Rows rows(hidden.data(), ids.size(), graph.hidden_dim());
-    graph.embed(ids, rows);
-    graph.run_layer({.layer = 0,
-                     .rows = all,
-                     .keys = all,
-                     .outputs = ids.size(),
-                     .hidden = rows,
-                     .scores = ScoreView(probs.data(), query_rows, graph.head_count(), ids.size())},
-                    sums);
-    return hidden;
-  };
-  std::vector<float> probs, one_row, one(4 * ids.size()), three(one.size());
-  const std::vector<float> hidden = run_layer(2, ids.size(), probs, {});
-  CHECK(run_layer(1, 1, one_row, Rows(one.data(), 4, ids.size())) == hidden);
-  CHECK(run_layer(3, 1, one_row, Rows(three.data(), 4, ids.size())) == hidden);
+  std::vector<float> one(4 * ids.size()), three(one.size());
+  const FirstLayer whole = run_first_layer(weights, ids, 2, ids.size());
+  CHECK(run_first_layer(weights, ids, 1, 1, Rows(one.data(), 4, ids.size())).hidden == whole.hidden);
+  const FirstLayer summed = run_first_layer(weights, ids, 3, 1, Rows(three.data(), 4, ids.size()));
+  CHECK(summed.hidden == whole.hidden);
   CHECK(one == three);
-  CHECK(std::equal(one_row.begin(), one_row.end(), probs.end() - static_cast<std::ptrdiff_t>(one_row.size())));
+  const std::vector<float>&probs = whole.probabilities, &last = summed.probabilities;
+  CHECK(std::equal(last.begin(), last.end(), probs.end() - static_cast<std::ptrdiff_t>(last.size())));
   for (std::size_t i = 0; i < one.size(); ++i) {
     double sum = 0;
     for (std::size_t r = 0; r < ids.size(); ++r) sum += double{probs[r * one.size() + i]};

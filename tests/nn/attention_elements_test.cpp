@@ -73,6 +73,13 @@ struct Inputs {
     return std::span(queries).subspan((token * shape.heads + head) * shape.head_dim, shape.head_dim);
   }
   [[nodiscard]] CacheShape cache_shape() const { return {shape.kv_heads, shape.head_dim, tokens}; }
+  /// All tokens, in order.
+  template <RowElement Key, RowElement Value>
+  [[nodiscard]] LayerCache<TokenMajor, Key, Value> stored() const {
+    LayerCache<TokenMajor, Key, Value> cache(cache_shape());
+    for (TokenIndex token = 0; token < tokens; ++token) store(cache, token);
+    return cache;
+  }
 
   AttentionShape shape;
   std::size_t tokens;
@@ -193,8 +200,7 @@ TEST_CASE_TEMPLATE("attention over stored rows of every element agrees with doub
        {AttentionShape{9, 3, 64, 0.125f}, AttentionShape{2, 2, 80, 0.1118f}, AttentionShape{4, 1, 20, 0.2236f},
         AttentionShape{8, 1, 96, 0.1021f}, AttentionShape{3, 1, 128, 0.0884f}, AttentionShape{1, 1, 256, 0.0625f}}) {
     const Inputs inputs(shape, 300, 1);
-    LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
-    for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+    const auto cache = inputs.stored<typename S::Key, typename S::Value>();
     const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
     const std::vector<TokenIndex> keys = first_tokens(inputs.tokens);
     CAPTURE(shape.head_dim);
@@ -250,8 +256,7 @@ TEST_CASE_TEMPLATE("layouts of the same elements give the same bits, also after 
 TEST_CASE_TEMPLATE("attention on 8-bit codes has the same bits for a row whatever shares the call and whoever runs it",
                    S, LAZYLLM_CODES) {
   const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 600, 4);
-  LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
-  for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+  const auto cache = inputs.stored<typename S::Key, typename S::Value>();
   const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
   const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
   ThreadPool two(2), three(3);
@@ -272,8 +277,7 @@ TEST_CASE_TEMPLATE("column sums agree with double precision, and are added to wh
   ThreadPool two(2);
   for (const AttentionShape shape : {AttentionShape{6, 2, 64, 0.125f}, AttentionShape{7, 1, 20, 0.2236f}}) {
     const Inputs inputs(shape, 600, 8);
-    LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
-    for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+    const auto cache = inputs.stored<typename S::Key, typename S::Value>();
     const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
     const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
     CAPTURE(shape.head_dim);
@@ -314,8 +318,7 @@ TEST_CASE_TEMPLATE(
     "them changes nothing else",
     S, LAZYLLM_SUMMED) {
   const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 700, 9);
-  LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
-  for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+  const auto cache = inputs.stored<typename S::Key, typename S::Value>();
   const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
   const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
   SerialExecutor serial;
@@ -345,8 +348,7 @@ TEST_CASE("attention on 8-bit codes sums the products of codes exactly") {
   std::uniform_int_distribution<int> code(-127, 127);
   for (float& q : inputs.queries) q = static_cast<float>(code(random));
   for (std::size_t i = 0; i < inputs.queries.size(); i += inputs.shape.head_dim) inputs.queries[i] = 127.0f;
-  LayerCache<TokenMajor, Int8> cache(inputs.cache_shape());
-  for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+  const auto cache = inputs.stored<Int8, Int8>();
   const AnyLayout<Int8, Int8> kv(cache, inputs.tokens);
   const std::vector<TokenIndex> keys = first_tokens(inputs.tokens);
   for_every_isa([&](Isa isa) { check(inputs, kv, keys, 20, run(inputs, kv, keys, 20, executor, isa), isa); });
@@ -367,8 +369,7 @@ TEST_CASE_TEMPLATE("attention on 8-bit codes stands zeros, and values and scores
   }
   for (std::size_t token = 0; token < 256; ++token) scale_row(inputs.values, token, token < 200 ? 0.0f : 1e-30f);
   scale_row(inputs.queries, 2 * (inputs.tokens - 1), 0.0f);  // of the last row's first head
-  LayerCache<TokenMajor, typename S::Key, typename S::Value> cache(inputs.cache_shape());
-  for (TokenIndex token = 0; token < inputs.tokens; ++token) inputs.store(cache, token);
+  const auto cache = inputs.stored<typename S::Key, typename S::Value>();
   const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
   for (const std::size_t count : {100u, 250u, 530u}) {
     const std::vector<TokenIndex> keys = first_tokens(count);

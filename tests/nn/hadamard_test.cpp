@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include "support/every_isa.hpp"
+#include "support/noise.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -12,7 +13,6 @@
 #include <cstring>
 #include <functional>
 #include <numeric>
-#include <random>
 #include <span>
 #include <vector>
 
@@ -20,14 +20,6 @@ using namespace lazyllm;
 using namespace lazyllm::test;
 
 namespace {
-
-std::vector<float> noise(std::size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, 1.0f);
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 /// Number i of a block, times the factors and the matrix whose entry (i, j) is -1 where i & j has an odd number of
 /// bits, else 1.

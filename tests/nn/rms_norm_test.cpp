@@ -5,33 +5,21 @@
 #include <cstring>
 #include <lazyllm/nn/rms_norm.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
-#include <random>
 #include <vector>
 
 #include "support/every_isa.hpp"
+#include "support/noise.hpp"
 
 using namespace lazyllm;
 using namespace lazyllm::test;
-
-namespace {
-
-std::vector<float> noise(std::size_t count, float deviation, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, 1.0f);
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random) * deviation;
-  return values;
-}
-
-}  // namespace
 
 TEST_CASE("rms_norm agrees with double precision for every size, also where squares leave float's range") {
   SerialExecutor executor;
   for (const float deviation : {1.0f, 1e-3f, 1e-20f, 1e-35f, 1e20f, 5e36f}) {
     for (const float epsilon : {0.0f, 1e-5f}) {
       for (const std::size_t n : {1u, 7u, 16u, 33u, 64u, 100u, 576u, 1000u}) {
-        const std::vector<float> x = noise(n, deviation, 1);
-        const std::vector<float> weight = noise(n, 1.0f, 2);
+        const std::vector<float> x = noise(n, 1, deviation);
+        const std::vector<float> weight = noise(n, 2);
         double squares = 0.0;
         for (const float v : x) squares += static_cast<double>(v) * static_cast<double>(v);
         const double scale = 1.0 / std::sqrt(squares / static_cast<double>(n) + static_cast<double>(epsilon));
@@ -61,8 +49,8 @@ TEST_CASE("rms_norm of zeros is zero, and in place equals out of place on any nu
   SerialExecutor serial;
   const std::size_t rows = 90;
   const std::size_t n = 576;  // above the threshold for threads
-  const std::vector<float> x = noise(rows * n, 1.0f, 3);
-  const std::vector<float> weight = noise(n, 1.0f, 4);
+  const std::vector<float> x = noise(rows * n, 3);
+  const std::vector<float> weight = noise(n, 4);
   for_every_isa([&](Isa isa) {
     std::vector<float> out(rows * n);
     rms_norm(ConstRows(x.data(), rows, n), weight, 1e-6f, Rows(out.data(), rows, n), pool, isa);

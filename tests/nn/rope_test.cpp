@@ -6,24 +6,16 @@
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/nn/rope.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
-#include <random>
 #include <span>
 #include <vector>
 
 #include "support/every_isa.hpp"
+#include "support/noise.hpp"
 
 using namespace lazyllm;
 using namespace lazyllm::test;
 
 namespace {
-
-std::vector<float> noise(std::size_t count, unsigned seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, 1.0f);
-  std::vector<float> values(count);
-  for (float& value : values) value = normal(random);
-  return values;
-}
 
 /// One head, in double: pair i turned by position / (base^(2i / d) * factor).
 std::vector<double> turned(std::span<const float> head, std::size_t rotary_dim, RopePairing pairing, double base,

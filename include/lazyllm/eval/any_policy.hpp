@@ -44,14 +44,7 @@ class AnyPolicy {
     return std::visit([&](const auto& policy) { return std::size_t{policy.query_rows(layer, phase)}; }, policy_);
   }
   [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const {
-    return std::visit(
-        [&](const auto& policy) {
-          if constexpr (requires { policy.needs_value_norms(layer, phase); }) {
-            return policy.needs_value_norms(layer, phase);
-          }
-          return false;
-        },
-        policy_);
+    return std::visit([&](const auto& policy) { return detail::asks_for_value_norms(policy, layer, phase); }, policy_);
   }
   void select(const PruneContext& context, std::span<bool> keep) {
     std::visit([&](auto& policy) { policy.select(context, keep); }, policy_);

@@ -66,8 +66,7 @@ class StepRunner {
   void collect_keys(LayerIndex layer);
   [[nodiscard]] ScoreView value_norms(LayerIndex layer, Phase phase, std::span<const TokenIndex> tokens);
   [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const {
-    if constexpr (ValueNormPolicy<Policy>) return policy().needs_value_norms(layer, phase);
-    return false;
+    return detail::asks_for_value_norms(policy(), layer, phase);
   }
   [[nodiscard]] ScoreView scores_view(std::size_t query_rows) {
     return query_rows == 0 ? ScoreView() : ScoreView(scores_.data(), query_rows, shape_.head_count, keys_.size());

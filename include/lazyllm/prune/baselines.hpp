@@ -122,7 +122,8 @@ class Composed {
     return rows;
   }
   [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const {
-    return std::apply([&](const auto&... policy) { return (needs_norms(policy, layer, phase) || ...); }, policies_);
+    return std::apply(
+        [&](const auto&... policy) { return (detail::asks_for_value_norms(policy, layer, phase) || ...); }, policies_);
   }
   /// Precondition: prepare was called for as many tokens.
   void select(const PruneContext& context, std::span<bool> keep) {
@@ -148,11 +149,6 @@ class Composed {
   template <class F>
   void each(F f) {
     std::apply([&](auto&... policy) { (f(policy), ...); }, policies_);
-  }
-  template <class Policy>
-  static bool needs_norms(const Policy& policy, LayerIndex layer, Phase phase) {
-    if constexpr (ValueNormPolicy<Policy>) return policy.needs_value_norms(layer, phase);
-    return false;
   }
   template <class Policy>
   static void use_if_ranked(std::span<const float>& first, const Policy& policy) {

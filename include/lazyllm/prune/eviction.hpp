@@ -222,10 +222,8 @@ class WithEviction {
   void evict(const PruneContext& context, std::span<bool> keep) { eviction_.evict(context, keep); }
   [[nodiscard]] bool needs_value_norms(LayerIndex layer, Phase phase) const
       requires(ValueNormPolicy<P> || ValueNormPolicy<E>) {
-    bool needs = false;
-    if constexpr (ValueNormPolicy<P>) needs = pruning_.needs_value_norms(layer, phase);
-    if constexpr (ValueNormPolicy<E>) needs = needs || eviction_.needs_value_norms(layer, phase);
-    return needs;
+    return detail::asks_for_value_norms(pruning_, layer, phase) ||
+           detail::asks_for_value_norms(eviction_, layer, phase);
   }
   [[nodiscard]] bool sums_columns() const requires ColumnSumPolicy<E> { return eviction_.sums_columns(); }
 

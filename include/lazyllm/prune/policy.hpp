@@ -58,6 +58,15 @@ concept ValueNormPolicy = requires(const P& p, LayerIndex layer, Phase phase) {
   { p.needs_value_norms(layer, phase) } -> std::convertible_to<bool>;
 };
 
+namespace detail {
+/// Whether the policy, of whatever kind, weighs by values there.
+template <class P>
+[[nodiscard]] bool asks_for_value_norms(const P& policy, LayerIndex layer, Phase phase) {
+  if constexpr (ValueNormPolicy<P>) return policy.needs_value_norms(layer, phase);
+  return false;
+}
+}  // namespace detail
+
 /// How many tokens go on, before the scores are known.
 struct KeptBounds {
   std::size_t least;

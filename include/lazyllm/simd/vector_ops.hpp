@@ -26,9 +26,8 @@ struct AmxFloats;
 /// `tile_vectors` x 6 vectors fit the registers as accumulators. fma(a, b, c) = a * b + c, fnma = c - a * b (one
 /// rounding where the ISA has it); round: to the nearest integer, ties to even; scale_by_power_of_two(p, n): p * 2^n
 /// for integral n in [-126, 128] and p near 1; zero_below(x, limit, v): v, or 0 where x < limit; infinite_above
-/// likewise; swap_lanes<Distance>: lane i gets lane i ^ Distance, a power of two below
-/// width; transpose(rows, first, out, stride): out[i * stride + j] =
-/// rows[j][first + i] for i, j < width.
+/// likewise; swap_lanes<Distance>: lane i gets lane i ^ Distance, a power of two below width; transpose(rows, first,
+/// out, stride): out[i * stride + j] = rows[j][first + i] for i, j < width.
 template <class Arch>
 struct PortableFloats {
   using Vec = xsimd::batch<float, Arch>;
