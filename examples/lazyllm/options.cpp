@@ -9,6 +9,7 @@
 #include <charconv>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <string>
 #include <system_error>
 #include <vector>
@@ -58,6 +59,11 @@ CLI::Validator whole_number(std::uint64_t least, std::uint64_t most) {
   return {check, "", "whole number"};
 }
 
+const std::map<std::string, lazyllm::RowFormat> row_formats = {{"float32", lazyllm::RowFormat::float32},
+                                                               {"float16", lazyllm::RowFormat::float16},
+                                                               {"bfloat16", lazyllm::RowFormat::bfloat16},
+                                                               {"int8", lazyllm::RowFormat::int8}};
+
 constexpr std::uint64_t most_tokens = std::numeric_limits<std::int32_t>::max();
 
 /// What every command takes.
@@ -89,16 +95,27 @@ void add_common_options(CLI::App& command, Options& options, std::string& prune)
       ->default_str("none")
       ->type_name("SPEC");
   command
-      .add_option(
-          "--decode-revivals", options.limits.decode_revivals,
-          "most tokens that a decode step revives for one layer, the best-scored; default: 8 with safe, auto and fast, "
-          "else no bound")
-      ->check(whole_number(0, most_tokens));
+      .add_option_function<std::string>(
+          "--decode-revivals",
+          [&options](const std::string& text) {
+            options.limits.decode_revivals =
+                as_usage("--decode-revivals", [&] { return lazyllm::parse_revival_budget(text); });
+          },
+          "most tokens that a decode step revives for one layer, the best-scored; 8,16,2 is 8 for each of the first 16 "
+          "tokens, then 2; default: that with safe, auto and fast, else no bound")
+      ->type_name("COUNT");
   command
       .add_option("--dense-below", options.limits.dense_below,
                   "nothing is pruned while the context has fewer tokens; 0 is 256 with safe, auto and fast")
       ->capture_default_str()
       ->check(whole_number(0, most_tokens));
+  command
+      .add_option_function<std::string>(
+          "--aux-rows",
+          [&options](const std::string& name) { options.limits.aux_rows = row_formats.at(name); },
+          "what the Aux Cache stores hidden states as")
+      ->default_str("float32")
+      ->check(CLI::IsMember(row_formats));
 }
 
 void add_generate_options(CLI::App& command, GenerateCommand& options, std::string& prune, std::string& decode_prune) {

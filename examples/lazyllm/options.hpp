@@ -28,15 +28,17 @@ struct SameAsPrefill {};
 struct Cached {};
 using DecodePruneSpec = std::variant<SameAsPrefill, Cached, PruneSpec>;
 
-/// What bounds the pruning beside its schedule, as SessionOptions has it, and which keys are evicted.
+/// What a session is told of pruning beside the schedule, as SessionOptions has it, and which keys are evicted.
 struct PruneLimits {
   lazyllm::AnyEviction eviction;
-  std::optional<std::size_t> decode_revivals;  // none: no bound
+  std::optional<lazyllm::RevivalBudget> decode_revivals;  // none: no bound
   std::size_t dense_below = 0;
+  lazyllm::RowFormat aux_rows = lazyllm::RowFormat::float32;
 
   void apply(lazyllm::SessionOptions& options) const {
     if (decode_revivals) options.decode_revivals = *decode_revivals;
     options.dense_below = dense_below;
+    options.aux_rows = aux_rows;
   }
 };
 

@@ -52,22 +52,23 @@ TEST_CASE("a policy's text names the policy and how its decode steps prune") {
   const auto none = parse_policy("none", presets);
   CHECK(std::holds_alternative<KeepAll>(none.policy));
   CHECK(none.revive_in_decode);
-  CHECK(none.decode_revivals == std::numeric_limits<std::size_t>::max());
+  CHECK(none.decode_revivals == RevivalBudget{});
   CHECK_FALSE(none.filter);
   CHECK(std::holds_alternative<TopKPolicy<>>(parse_policy("auto", presets).policy));
   CHECK(parse_policy("safe", presets).decode_revivals == recommended_decode_revivals);
-  CHECK(parse_policy("fast+revive16", presets).decode_revivals == 16);
+  CHECK(parse_policy("fast+revive16", presets).decode_revivals == RevivalBudget{16});
+  CHECK(parse_policy("auto+revive9,4,1+cached", presets).decode_revivals == RevivalBudget{9, 4, 1});
   CHECK(std::holds_alternative<TopKPolicy<>>(parse_policy("7:512/max~15,first4", presets).policy));
   CHECK(std::holds_alternative<RandomDrop>(parse_policy("random=0.5", presets).policy));
   CHECK(std::holds_alternative<FirstAndRecent>(parse_policy("first_and_recent=4,60", presets).policy));
 
   CHECK_FALSE(parse_policy("auto+cached", presets).revive_in_decode);
-  CHECK(parse_policy("18:0.5+revive16", presets).decode_revivals == 16);
+  CHECK(parse_policy("18:0.5+revive16", presets).decode_revivals == RevivalBudget{16});
   CHECK(parse_policy("none+tova:9", presets).eviction.eviction_rows(0, Phase::decode) == 1);
   CHECK(parse_policy("none", presets).eviction.eviction_rows(0, Phase::decode) == std::nullopt);
   const PolicySpec all = parse_policy("18:0.5+cached+revive3+window:2,9", presets);
   CHECK_FALSE(all.revive_in_decode);
-  CHECK(all.decode_revivals == 3);
+  CHECK(all.decode_revivals == RevivalBudget{3});
   CHECK(all.eviction.eviction_rows(0, Phase::decode) == 0);
   CHECK(parse_policy("18:0.5+revive16", presets).text == "18:0.5+revive16");
   CHECK_FALSE(parse_policy("static_pruning=4:0.3", presets).revive_in_decode);

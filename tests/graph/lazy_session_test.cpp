@@ -162,7 +162,7 @@ TEST_CASE("A decode step revives the best-scored tokens up to its budget; the ot
   CheckingGraph graph(3);
   std::vector<Tokens> selected;
   SessionOptions opts = options(10);
-  opts.decode_revivals = 2;
+  opts.decode_revivals = {2};
   opts.on_select = [&](const Selection& s) { selected.emplace_back(s.kept.begin(), s.kept.end()); };
   LazySession session(graph, top_k("0:6"), opts);
   graph.importance = [](LayerIndex, TokenIndex token) { return token == 7 ? 1.0f : 0.0f; };
@@ -177,11 +177,30 @@ TEST_CASE("A decode step revives the best-scored tokens up to its budget; the ot
   CHECK(session.aux_bytes() == 0);
 }
 
+TEST_CASE("A budget of revivals counts the tokens since the last prompt") {
+  CheckingGraph graph(3);
+  SessionOptions opts = options(40);
+  opts.decode_revivals = {.early = 3, .early_tokens = 2, .later = 1};
+  LazySession session(graph, TopKPolicy<>(MeanOverHeads{}, parse_schedule("0:1"), parse_schedule("none")), opts);
+  session.prefill(prompt(20));  // all but the last one wait
+  std::vector<std::size_t> revived;
+  const auto decode = [&](std::size_t steps) {
+    for (std::size_t i = 0; i < steps; ++i) {
+      session.decode(1);
+      revived.push_back(session.last_step().revived);
+    }
+  };
+  decode(4);
+  session.prefill(prompt(2));  // revives all, and all but its last token wait again
+  decode(3);
+  CHECK(revived == std::vector<std::size_t>{3, 3, 1, 1, 3, 3, 1});
+}
+
 TEST_CASE("A budget of revivals picks by score, and by index where there are no scores") {
   const auto revived = [](const char* decode_schedule) {
     CheckingGraph graph(3);
     SessionOptions opts = options(10);
-    opts.decode_revivals = 2;
+    opts.decode_revivals = {2};
     TopKPolicy<> policy(MeanOverHeads{}, parse_schedule("0:1"), parse_schedule(decode_schedule));
     LazySession session(graph, policy, opts);
     session.prefill(prompt(6));  // 0 to 4 wait
@@ -289,7 +308,7 @@ TEST_CASE("No token is computed twice or skips a layer over random policies, ste
     const std::size_t first = 1 + random() % 20, appended = random() % 6, steps = random() % 8;
     SessionOptions opts = options(first + appended + steps);
     opts.revive_in_decode = random() % 4 != 0;
-    if (random() % 4 == 0) opts.decode_revivals = random() % 4;
+    if (random() % 4 == 0) opts.decode_revivals = {random() % 4};
     LazySession session(graph, TopKPolicy<>(MeanOverHeads{}, StepSchedule(entries)), opts);
     session.prefill(prompt(first));
     for (std::size_t i = 0; i < steps; ++i) session.decode(1);

@@ -2,6 +2,7 @@
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/graph/lazy_session.hpp>
 #include <lazyllm/graph/memory_budget.hpp>
+#include <lazyllm/prune/eviction.hpp>
 #include <lazyllm/prune/schedule.hpp>
 #include <lazyllm/prune/top_k_policy.hpp>
 
@@ -111,6 +112,15 @@ TEST_CASE("Of a policy that does not tell how many it keeps, all are counted, wi
   CHECK_FALSE(takes(model, KeepsSome{}, 9, bytes - 1));
 }
 
+TEST_CASE("Column sums of all layers and heads are counted, to the byte") {
+  const NaiveLlama model = deep_model();
+  const WithEviction policy(KeepAll{}, parse_eviction("h2o:30"));
+  const NaiveGraph graph(model);
+  const std::size_t bytes = 9 * model.layers.size() * (graph.token_bytes() + graph.head_count() * sizeof(float));
+  CHECK(takes(model, policy, 9, bytes));
+  CHECK_FALSE(takes(model, policy, 9, bytes - 1));
+}
+
 TEST_CASE("The error names what the step may take, what is in use and the budget; the session goes on") {
   const NaiveLlama model = deep_model();
   NaiveGraph graph(model), twin_graph(model);
@@ -123,7 +133,7 @@ TEST_CASE("The error names what the step may take, what is in use and the budget
   CHECK(run(session, prompt) == run(twin, prompt));
   CHECK_THROWS_WITH_AS(
       run(session, more),
-      ("3 new tokens may take " + std::to_string(3 * token) + " bytes of K, V and Aux Cache; with the " +
+      ("3 new tokens may take " + std::to_string(3 * token) + " bytes of K, V, Aux Cache and column sums; with the " +
        std::to_string(5 * token) + " in use that exceeds the session's budget of " + std::to_string(7 * token))
           .c_str(),
       Error);
@@ -147,7 +157,7 @@ TEST_CASE(
     const TopKPolicy<> policy(MeanOverHeads{}, parse_schedule(c.prefill_text), parse_schedule(c.decode_text));
     SessionOptions options{.context_size = c.context_size};
     options.revive_in_decode = c.mode != NaiveDecode::cached;
-    options.decode_revivals = c.engine.decode_revivals;
+    options.decode_revivals = revival_budget(c.engine);
     options.dense_below = c.engine.dense_below;
     options.aux_rows = static_cast<RowFormat>(seed % 4);
     NaiveGraph graph(c.model), free_graph(c.model);

@@ -90,7 +90,7 @@ void compare(Graph& graph, const RandomCase& c, const std::vector<Expected>& run
   LazySession session(graph, WithEviction(std::move(pruning), parse_eviction(c.eviction_text)),
                       SessionOptions{.context_size = c.context_size,
                                      .revive_in_decode = c.mode != NaiveDecode::cached,
-                                     .decode_revivals = c.engine.decode_revivals,
+                                     .decode_revivals = revival_budget(c.engine),
                                      .dense_below = c.engine.dense_below,
                                      .on_select =
                                          [&](const Selection& selection) {

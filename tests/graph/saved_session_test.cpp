@@ -61,7 +61,7 @@ Both policy_of(const RandomCase& c) {
 SessionOptions options_of(const RandomCase& c, RowFormat aux_rows) {
   SessionOptions options{.context_size = c.context_size};
   options.revive_in_decode = c.mode != NaiveDecode::cached;
-  options.decode_revivals = c.engine.decode_revivals;
+  options.decode_revivals = revival_budget(c.engine);
   options.dense_below = c.engine.dense_below;
   options.aux_rows = aux_rows;
   return options;

@@ -20,10 +20,11 @@ LlamaConfig smollm2_135m() {
 }  // namespace
 
 TEST_CASE("The recommended schedules of the measured model are the measured ones") {
-  CHECK(recommended_schedule(smollm2_135m(), Preset::safe) == parse_schedule("18:1024,21:256"));
-  CHECK(recommended_schedule(smollm2_135m()) == parse_schedule("7:0.5/max~15,18:0.25,21:0.1,first4,last32"));
+  CHECK(recommended_schedule(smollm2_135m(), Preset::safe) ==
+        parse_schedule("7:0.6/max~15,17:0.3,21:0.15,first4,last32"));
+  CHECK(recommended_schedule(smollm2_135m()) == parse_schedule("7:0.35/max~15,17:0.2,21:0.1,first4,last32"));
   CHECK(recommended_schedule(smollm2_135m(), Preset::fast) ==
-        parse_schedule("7:0.4/max~15,14:0.2,20:0.1,first4,last32"));
+        parse_schedule("7:0.25/max~15,17:0.15,21:0.1,first4,last32"));
 }
 
 TEST_CASE("A model on which nothing was measured gets the safe rule, whatever was asked for") {

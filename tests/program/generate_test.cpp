@@ -313,6 +313,18 @@ TEST_CASE("--decode-prune decides what decode steps revive") {
   CHECK(only_decode["kept"][0]["step"] == 1);
 }
 
+TEST_CASE("--aux-rows decides what a waiting token takes") {
+  const Fixture f;
+  const auto bytes = [&](const char* format) {
+    return f.json({"-n", "1", "--prune", "0:0.25", "--aux-rows", format})["aux_bytes"].get<std::size_t>();
+  };
+  CHECK(bytes("float32") == f.json({"-n", "1", "--prune", "0:0.25"})["aux_bytes"]);
+  CHECK(bytes("float16") * 2 == bytes("float32"));
+  CHECK(bytes("bfloat16") * 2 == bytes("float32"));
+  CHECK(bytes("int8") < bytes("float16"));
+  CHECK(f.generate({"-p", prompt, "--aux-rows", "int4"}).status == 2);
+}
+
 TEST_CASE("--decode-revivals bounds what a decode step revives for each layer") {
   const Fixture f;
   const Arguments options = {"-n", "4", "--ignore-eos", "--prune", "0:0.25", "--decode-prune", "none"};

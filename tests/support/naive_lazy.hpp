@@ -74,7 +74,10 @@ enum class NaiveDecode { scheduled, cached };  // cached: no token is revived
 /// How the engine works: what a graph, and a session's options, make of it.
 struct NaiveEngine {
   bool split = false;  // a layer's second half runs only for tokens that go on, or are revived for the next layer
-  std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();  // most revived for a layer in a decode step
+  // Most revived for a layer in a decode step: in the first early_steps after a prompt, and in those after them.
+  std::size_t early_revivals = std::numeric_limits<std::size_t>::max();
+  std::size_t early_steps = std::numeric_limits<std::size_t>::max();
+  std::size_t later_revivals = std::numeric_limits<std::size_t>::max();
   std::size_t dense_below = 0;  // of fewer tokens nothing is pruned and nothing evicted
   NaiveEviction eviction = {};
   NaiveBefore before = {};
@@ -482,9 +485,11 @@ class NaiveLazy {
       if (!runs && !has_run(next, token)) revived.push_back(token);
     }
     std::stable_sort(revived.begin(), revived.end(), [&](std::size_t a, std::size_t b) { return rank(a) > rank(b); });
-    for (std::size_t i = engine_.decode_revivals; i < revived.size(); ++i) {
+    const std::size_t step = context_ - prompt_size_;
+    const std::size_t most = step <= engine_.early_steps ? engine_.early_revivals : engine_.later_revivals;
+    for (std::size_t i = most; i < revived.size(); ++i) {
       kept.erase(std::find(kept.begin(), kept.end(), revived[i]));
-      for (std::size_t j = 0; j < engine_.decode_revivals; ++j) {
+      for (std::size_t j = 0; j < most; ++j) {
         if (rank(revived[j]) != rank(revived[i])) gap = std::min(gap, rank(revived[j]) - rank(revived[i]));
       }
     }

@@ -2,6 +2,8 @@
 // must happen, and how far float arithmetic may stray from it.
 #pragma once
 
+#include <lazyllm/graph/revival_budget.hpp>
+
 #include "support/naive_lazy.hpp"
 #include "support/naive_llama.hpp"
 #include "support/random_model.hpp"
@@ -35,6 +37,11 @@ struct RandomCase {
   std::vector<Turn> turns;
   std::size_t context_size = 0;
 };
+
+/// The engine's budget as the library has it.
+inline RevivalBudget revival_budget(const NaiveEngine& engine) {
+  return {.early = engine.early_revivals, .early_tokens = engine.early_steps, .later = engine.later_revivals};
+}
 
 /// One step of the reference, and the bound of a float implementation's error in its logits.
 struct Expected {
@@ -238,7 +245,11 @@ inline RandomCase random_case(std::uint64_t seed) {
     for (std::size_t i = random.integer(1, 3); i > 0; --i) add_turn(true, 1);
   }
   if (random.chance(0.5)) result.context_size += random.integer(1, 10);
-  if (random.chance(0.3)) result.engine.decode_revivals = random.integer(0, 4);
+  if (random.chance(0.3)) result.engine.early_revivals = random.integer(0, 4);
+  if (random.chance(0.3)) {
+    result.engine.early_steps = random.integer(0, 3);
+    result.engine.later_revivals = random.integer(0, 2);
+  }
   if (random.chance(0.1)) result.engine.dense_below = random.integer(1, 40);
   if (random.chance(0.25)) result.engine.eviction = random_eviction(random, result.eviction_text);
   if (random.chance(0.25)) result.engine.before = random_before(random, result.before_text);

@@ -70,14 +70,14 @@ struct PolicySpec {
   AnyPolicy::Variant policy = KeepAll{};
   std::optional<ScheduleEntry> filter = {};  ///< GemFilter: the prompt is filtered by this entry first
   bool revive_in_decode = true;
-  std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();
+  RevivalBudget decode_revivals = {};
   AnyEviction eviction = {};
 };
 
 /// A policy's text:
-///   POLICY  BODY, then any of +cached (decode steps revive nothing), +reviveN (at most N tokens a layer and step) and
-///           an eviction as +tova:512 (parse_eviction)
-///   BODY    none, a SCHEDULE (parse_schedule), safe, auto or fast (the presets; +revive8 unless told), or
+///   POLICY  BODY, then any of +cached (decode steps revive nothing), +reviveN (at most N tokens a layer and step; or
+///           as parse_revival_budget reads it) and an eviction as +tova:512 (parse_eviction)
+///   BODY    none, a SCHEDULE (parse_schedule), safe, auto or fast (the presets; +revive8,16,2 unless told), or
 ///           random=SCHEDULE       as many random tokens as the schedule keeps
 ///           random=KEEP           before the model
 ///           static_pruning=LAYER:KEEP, fast_kv=LAYER:KEEP    implies +cached
@@ -135,7 +135,9 @@ inline PolicySpec parse_policy(std::string_view text, const PresetSchedules& pre
       spec.revive_in_decode = false;
     } else if (part.find(':') != std::string_view::npos) {
       spec.eviction = parse_eviction(part);
-    } else if (!part.starts_with("revive") || !detail::parse_number(part.substr(6), spec.decode_revivals)) {
+    } else if (part.starts_with("revive")) {
+      spec.decode_revivals = parse_revival_budget(part.substr(6));
+    } else {
       throw Error(ErrorCode::invalid_argument, "policy '" + spec.text + "': '" + std::string(part) +
                                                    "' is neither cached, nor a bound as revive16, nor an eviction as "
                                                    "tova:512");

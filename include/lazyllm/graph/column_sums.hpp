@@ -26,6 +26,8 @@ class ColumnSums {
         numbers_(rows_ * capacity_) {}
 
   [[nodiscard]] std::size_t head_count() const { return heads_; }
+  /// Of one token, at all layers.
+  [[nodiscard]] std::size_t token_bytes() const { return rows_ * sizeof(float); }
 
   /// Zeros for tokens `first` to first + count - 1, at all layers.
   void start(TokenIndex first, std::size_t count) {

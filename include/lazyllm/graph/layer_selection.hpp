@@ -79,7 +79,9 @@ void LayerSelection<Policy>::select(LayerIndex layer, Phase phase, ScoreView sco
     keep_[entering_.size() - 1] = true;
   }
   const std::span<const float> ranks = asks ? importance() : std::span<const float>();
-  if (phase == Phase::decode) limit_revivals(layer, states, options.decode_revivals, ranks);
+  if (phase == Phase::decode) {
+    limit_revivals(layer, states, options.decode_revivals.of(states.size() - history.prompt_size), ranks);
+  }
   if (options.on_select) candidates_.assign(entering_.begin(), entering_.end());
   drop_unkept();
   if (options.on_select && (!scores.empty() || entering_.size() != candidates_.size())) {

@@ -129,7 +129,7 @@ void LazySession<Graph, Policy>::check_room(std::size_t new_tokens, Phase phase)
     throw Error(ErrorCode::limit, std::to_string(new_tokens) + " new tokens after " + std::to_string(states().size()) +
                                       " exceed the session's context of " + std::to_string(options_.context_size));
   }
-  check_memory_budget(graph(), policy(), states(), new_tokens, phase, options_, depth_counts_);
+  check_memory_budget(graph(), policy(), states(), runner_.column_sums(), new_tokens, phase, options_, depth_counts_);
 }
 
 template <ModelGraph Graph, PruningPolicy Policy>

@@ -1,10 +1,12 @@
-// The most that a step can add to K, V and the Aux Cache, counted before it runs, and the check against a byte budget.
+// The most that a step can add to K, V, the Aux Cache and column sums, counted before it runs, and the check against a
+// byte budget.
 // Counted from the depths of the tokens and from what the policy says beforehand of how many it keeps (BoundedPolicy).
 // Source: this library's.
 #pragma once
 
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/column_sums.hpp>
 #include <lazyllm/graph/model_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>
 #include <lazyllm/graph/token_states.hpp>
@@ -49,7 +51,7 @@ template <PruningPolicy Policy>
 
   const bool asks = total >= options.dense_below;
   const std::size_t revivals = phase == Phase::prefill    ? total
-                               : options.revive_in_decode ? std::min(options.decode_revivals, total)
+                               : options.revive_in_decode ? std::min(options.decode_revivals.most(), total)
                                                           : 0;
   KeptBounds entering{total, total};
   StepGrowth growth;
@@ -68,23 +70,24 @@ template <PruningPolicy Policy>
   return growth;
 }
 
-/// Throws Error when a step of `new_tokens` might make K, V and Aux Cache exceed options.memory_budget_bytes. Of a
-/// graph that does not count its bytes (CountedGraph) only the Aux Cache is counted.
+/// Throws Error when a step of `new_tokens` might make K, V, Aux Cache and column sums exceed
+/// options.memory_budget_bytes. Of a graph that does not count its bytes (CountedGraph) K and V are left out.
 template <ModelGraph Graph, PruningPolicy Policy>
-void check_memory_budget(const Graph& graph, const Policy& policy, const TokenStates& states, std::size_t new_tokens,
-                         Phase phase, const SessionOptions& options, std::vector<std::size_t>& counts) {
+void check_memory_budget(const Graph& graph, const Policy& policy, const TokenStates& states, const ColumnSums& sums,
+                         std::size_t new_tokens, Phase phase, const SessionOptions& options,
+                         std::vector<std::size_t>& counts) {
   const std::size_t budget = options.memory_budget_bytes;
   if (budget == std::numeric_limits<std::size_t>::max()) return;
   const StepGrowth growth = most_growth(policy, states, new_tokens, phase, options, counts);
-  std::size_t in_use = states.aux_bytes();
-  std::size_t added = growth.parked * states.aux().row_size_bytes();
+  std::size_t in_use = states.aux_bytes() + states.size() * sums.token_bytes();
+  std::size_t added = growth.parked * states.aux().row_size_bytes() + new_tokens * sums.token_bytes();
   if constexpr (CountedGraph<Graph>) {
     in_use += graph.kv_bytes();
     added += growth.key_values * graph.token_bytes();
   }
   if (in_use <= budget && added <= budget - in_use) return;
   throw Error(ErrorCode::limit, std::to_string(new_tokens) + " new tokens may take " + std::to_string(added) +
-                                    " bytes of K, V and Aux Cache; with the " + std::to_string(in_use) +
+                                    " bytes of K, V, Aux Cache and column sums; with the " + std::to_string(in_use) +
                                     " in use that exceeds the session's budget of " + std::to_string(budget));
 }
 

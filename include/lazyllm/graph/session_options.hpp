@@ -6,6 +6,7 @@
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/revival_budget.hpp>
 
 #include <cstddef>
 #include <functional>
@@ -34,11 +35,11 @@ struct SessionOptions {
   bool revive_in_decode = true;
   /// Most tokens that a decode step revives for any one layer, the best-scored ones; the others count as not selected
   /// from that layer on. It bounds what a step may cost beside a dense one.
-  std::size_t decode_revivals = std::numeric_limits<std::size_t>::max();
+  RevivalBudget decode_revivals = {};
   /// While the context has fewer tokens, the policy is not asked: short prompts stay dense. What an earlier step parked
   /// is revived, within the two options above.
   std::size_t dense_below = 0;
-  /// Most bytes of K, V (of a CountedGraph) and Aux Cache. Before each step the most that it can add is counted, as the
+  /// Most bytes of K, V (of a CountedGraph), Aux Cache and column sums (of a ColumnSumPolicy). Before each step the most that it can add is counted, as the
   /// policy bounds it (BoundedPolicy); a step that might exceed the budget throws Error, and nothing ran.
   std::size_t memory_budget_bytes = std::numeric_limits<std::size_t>::max();
   /// What the hidden states of waiting tokens are stored as: smaller rows for a rounding of what revived tokens go on

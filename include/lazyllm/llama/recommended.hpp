@@ -3,6 +3,7 @@
 // chosen, and what they cost in answers: docs/design.md, "The recommended schedules".
 #pragma once
 
+#include <lazyllm/graph/revival_budget.hpp>
 #include <lazyllm/llama/config.hpp>
 #include <lazyllm/prune/schedule.hpp>
 
@@ -16,8 +17,8 @@ namespace lazyllm::inline v0 {
 
 /// How much a schedule dares.
 enum class Preset {
-  safe,      ///< late points and counts, so that short prompts stay whole
-  balanced,  ///< `auto`
+  safe,      ///< answers and wording stay
+  balanced,  ///< `auto`: answers stay
   fast,
 };
 inline constexpr std::array<std::pair<Preset, std::string_view>, 3> preset_names = {
@@ -48,18 +49,20 @@ struct PresetSchedules {
   return config.layers == 30 && config.hidden_dim == 576 && config.heads == 9 && config.kv_heads == 3;
 }
 
-/// What goes with a preset in SessionOptions: a decode step revives at most this many tokens for one layer, as many
-/// rows as share one read of the weights; and contexts of fewer tokens than that stay dense.
-inline constexpr std::size_t recommended_decode_revivals = 8;
+/// What goes with a preset in SessionOptions: how many tokens a decode step revives for one layer (an answer's first
+/// words need most), and of how many tokens on a context is pruned.
+inline constexpr RevivalBudget recommended_decode_revivals = {.early = 8, .early_tokens = 16, .later = 2};
 inline constexpr std::size_t recommended_dense_below = 256;
 
-/// Safe: 1,024 tokens enter the layers above 18/30 of the depth and 256 those above 21/30.
+/// Of a measured model its own; of another one the safe rule: 1,024 tokens enter the layers above 18/30 of the depth, 256
+/// those above 21/30.
 [[nodiscard]] inline StepSchedule recommended_schedule(const LlamaConfig& config, Preset preset = Preset::balanced) {
-  if (has_measured_presets(config) && preset == Preset::balanced) {
-    return parse_schedule("7:0.5/max~15,18:0.25,21:0.1,first4,last32");
-  }
-  if (has_measured_presets(config) && preset == Preset::fast) {
-    return parse_schedule("7:0.4/max~15,14:0.2,20:0.1,first4,last32");
+  if (has_measured_presets(config)) {
+    switch (preset) {
+      case Preset::safe: return parse_schedule("7:0.6/max~15,17:0.3,21:0.15,first4,last32");
+      case Preset::balanced: return parse_schedule("7:0.35/max~15,17:0.2,21:0.1,first4,last32");
+      case Preset::fast: return parse_schedule("7:0.25/max~15,17:0.15,21:0.1,first4,last32");
+    }
   }
   const auto layer_at = [&](std::size_t of_thirty) { return config.layers * of_thirty / 30; };
   if (layer_at(18) == layer_at(21)) return StepSchedule({{layer_at(21), KeepRule::count(256)}});
