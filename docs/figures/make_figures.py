@@ -7,14 +7,14 @@
 """
 import argparse
 import io
-import json
 import pathlib
-import statistics
 import sys
 
-MATPLOTLIB = "3.6.3"  # another version draws the same with other bytes
 HERE = pathlib.Path(__file__).resolve().parent
-RESULTS = HERE.parent / "results"
+sys.path.insert(0, str(HERE.parent / "results"))
+from stored import answers, load, median  # noqa: E402
+
+MATPLOTLIB = "3.6.3"  # another version draws the same with other bytes
 ENGINES = {  # of bench/compare: name, colour light, dark, marker
     "lazyllm-auto": ("lazyllm, --prune auto", "#c0561f", "#f0904f", "o"),
     "lazyllm": ("lazyllm, dense", "#2a78b5", "#5aa6e0", "s"),
@@ -33,14 +33,10 @@ def of_engine(engine, theme):
     return {"label": name, "color": light if theme == "light" else dark, "marker": marker}
 
 
-def load(name):
-    return json.loads((RESULTS / name).read_text())
-
-
 def median_prefill(compare, engine):
     """Tokens per second by prompt length."""
-    rounds = compare["rounds"][engine]
-    return {int(n): statistics.median(r["prefill"][n] for r in rounds) for n in rounds[0]["prefill"]}
+    lengths = compare["rounds"][engine][0]["prefill"]
+    return {int(n): median(compare, engine, lambda r, n=n: r["prefill"][n]) for n in lengths}
 
 
 def ttft(axes, theme):
@@ -110,30 +106,17 @@ def kept(axes, theme):
     axes.set_ylabel("layer")
 
 
-def wilson(right, count):
-    """The 95 % interval of a share."""
-    z2 = 1.959964**2
-    share, spread = right / count + z2 / (2 * count), (right * (count - right) / count + z2 / 4) ** 0.5 * z2**0.5 / count
-    return (share - spread) / (1 + z2 / count), (share + spread) / (1 + z2 / count)
-
-
 def quality(axes, theme):
-    """Right answers against speed-up of every policy of a run of `lazyllm eval`."""
-    records = [json.loads(line) for line in (RESULTS / "quality.jsonl").read_text().splitlines()[1:]]
-    items = {}
-    for record in records:
-        items.setdefault((record["task"], record["length"], record["item"]), {})[record["policy"]] = record
-    policies = list(dict.fromkeys(record["policy"] for record in records))
-    whole = [item for item in items.values() if len(item) == len(policies)]
-    for policy in policies:
-        right = sum(item[policy]["right"] for item in whole)
-        speed_up = statistics.median(item["none"]["ttft_ms"] / item[policy]["ttft_ms"] for item in whole)
-        share, (low, high) = right / len(whole), wilson(right, len(whole))
-        colour = of_engine("lazyllm" if policy == "none" else "lazyllm-auto", theme)["color"]
-        axes.errorbar([speed_up], [share], yerr=[[share - low], [high - share]], fmt="o", color=colour, elinewidth=1, capsize=2)
-        axes.annotate("dense" if policy == "none" else policy, (speed_up, low), xytext=(0, -4), rotation=-18, va="top",
+    """Right answers against speed-up of every policy that docs/results/policies compares."""
+    by_policy = answers("policies")["all"]
+    for policy, row in by_policy.items():
+        share, low, high = (float(row[name]) for name in ("right", "right_low", "right_high"))
+        colour = of_engine("lazyllm-auto" if policy == "auto" else "lazyllm", theme)["color"]
+        axes.errorbar([float(row["speed_up"])], [share], yerr=[[share - low], [high - share]], fmt="o", color=colour,
+                      elinewidth=1, capsize=2)
+        axes.annotate("dense" if policy == "none" else policy, (float(row["speed_up"]), share), xytext=(6, 0), va="center",
                       textcoords="offset points", fontsize=7, color=THEMES[theme]["text"])
-    axes.set_title(f"Right answers against speed-up of the first token, {len(whole)} items (95 % intervals)", loc="left")
+    axes.set_title(f"Right answers against speed-up of the first token, {by_policy['none']['n']} items (95 % intervals)", loc="left")
     axes.set_xlabel("times lower time to the first token than dense")
     axes.set_ylabel("share of items answered rightly")
     axes.set_ylim(0, 1)

@@ -111,8 +111,7 @@ void add_common_options(CLI::App& command, Options& options, std::string& prune)
       ->check(whole_number(0, most_tokens));
   command
       .add_option_function<std::string>(
-          "--aux-rows",
-          [&options](const std::string& name) { options.limits.aux_rows = row_formats.at(name); },
+          "--aux-rows", [&options](const std::string& name) { options.limits.aux_rows = row_formats.at(name); },
           "what the Aux Cache stores hidden states as")
       ->default_str("float32")
       ->check(CLI::IsMember(row_formats));

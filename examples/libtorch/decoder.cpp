@@ -194,7 +194,9 @@ template <class Policy>
 Answer answer(TorchDecoder& graph, const Policy& policy, const std::vector<TokenId>& prompt,
               const lazyllm::Tokenizer& tokenizer) {
   constexpr std::size_t most_tokens = 24;
-  lazyllm::LazySession session(graph, policy, {.context_size = prompt.size() + most_tokens, .decode_revivals = lazyllm::recommended_decode_revivals});
+  lazyllm::LazySession session(
+      graph, policy,
+      {.context_size = prompt.size() + most_tokens, .decode_revivals = lazyllm::recommended_decode_revivals});
   const auto likeliest = [](std::span<const float> logits) {
     return static_cast<TokenId>(std::ranges::max_element(logits) - logits.begin());
   };

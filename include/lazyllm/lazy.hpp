@@ -19,6 +19,7 @@
 #include <lazyllm/graph/memory_budget.hpp>
 #include <lazyllm/graph/model_graph.hpp>
 #include <lazyllm/graph/reuse_prefix.hpp>
+#include <lazyllm/graph/revival_budget.hpp>
 #include <lazyllm/graph/saved_session.hpp>
 #include <lazyllm/graph/session_graph.hpp>
 #include <lazyllm/graph/session_options.hpp>

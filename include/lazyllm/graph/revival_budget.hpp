@@ -38,13 +38,13 @@ struct RevivalBudget {
   RevivalBudget budget;
   std::string_view early = text, tokens, later;
   const bool changes = detail::split_at(',', early, tokens);
-  const bool good = detail::parse_number(early, budget.early) &&
-                    (!changes || (detail::split_at(',', tokens, later) &&
-                                  detail::parse_number(tokens, budget.early_tokens) &&
-                                  detail::parse_number(later, budget.later)));
+  const bool good =
+      detail::parse_number(early, budget.early) &&
+      (!changes || (detail::split_at(',', tokens, later) && detail::parse_number(tokens, budget.early_tokens) &&
+                    detail::parse_number(later, budget.later)));
   if (!good) {
-    throw Error(ErrorCode::invalid_argument, "revivals of a decode step: '" + std::string(text) +
-                                                 "' is neither a number nor three as 8,16,2");
+    throw Error(ErrorCode::invalid_argument,
+                "revivals of a decode step: '" + std::string(text) + "' is neither a number nor three as 8,16,2");
   }
   return budget;
 }

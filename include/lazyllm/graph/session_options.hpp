@@ -39,8 +39,9 @@ struct SessionOptions {
   /// While the context has fewer tokens, the policy is not asked: short prompts stay dense. What an earlier step parked
   /// is revived, within the two options above.
   std::size_t dense_below = 0;
-  /// Most bytes of K, V (of a CountedGraph), Aux Cache and column sums (of a ColumnSumPolicy). Before each step the most that it can add is counted, as the
-  /// policy bounds it (BoundedPolicy); a step that might exceed the budget throws Error, and nothing ran.
+  /// Most bytes of K, V (of a CountedGraph), Aux Cache and column sums (of a ColumnSumPolicy). Before each step the
+  /// most that it can add is counted, as the policy bounds it (BoundedPolicy); a step that might exceed the budget
+  /// throws Error, and nothing ran.
   std::size_t memory_budget_bytes = std::numeric_limits<std::size_t>::max();
   /// What the hidden states of waiting tokens are stored as: smaller rows for a rounding of what revived tokens go on
   /// from.

@@ -1,6 +1,6 @@
 // The pruning schedules that this library recommends: what `--prune safe`, `auto` and `fast` mean.
 // Measured on one model, SmolLM2-135M-Instruct; any other gets the safe rule, in proportion to its depth. How they were
-// chosen, and what they cost in answers: docs/design.md, "The recommended schedules".
+// chosen, and what they cost in answers: docs/comparison.md.
 #pragma once
 
 #include <lazyllm/graph/revival_budget.hpp>
@@ -54,8 +54,8 @@ struct PresetSchedules {
 inline constexpr RevivalBudget recommended_decode_revivals = {.early = 8, .early_tokens = 16, .later = 2};
 inline constexpr std::size_t recommended_dense_below = 256;
 
-/// Of a measured model its own; of another one the safe rule: 1,024 tokens enter the layers above 18/30 of the depth, 256
-/// those above 21/30.
+/// Of a measured model its own; of another one the safe rule: 1,024 tokens enter the layers above 18/30 of the depth,
+/// 256 those above 21/30.
 [[nodiscard]] inline StepSchedule recommended_schedule(const LlamaConfig& config, Preset preset = Preset::balanced) {
   if (has_measured_presets(config)) {
     switch (preset) {

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Writes the documentation's tables of measured numbers from docs/results/, each between `<!-- table: NAME -->` and
+`<!-- end of table -->`.
+
+    docs/results/make_tables.py            writes them
+    docs/results/make_tables.py --check    fails when one differs from what is stored
+"""
+import argparse
+import re
+import sys
+
+from stored import RESULTS, answers, load, median
+
+ROOT = RESULTS.parent.parent
+ENGINES = {"lazyllm": "lazyllm, dense", "lazyllm-auto": "lazyllm, `--prune auto`", "openvino": "OpenVINO GenAI",
+           "llama.cpp": "llama.cpp (llama-cpp-python)"}
+POLICIES = {  # of docs/results/policies: what each is
+    "none": "dense", "auto": "LazyLLM, `auto`", "random=0.44": "random tokens",
+    "static_pruning=3:0.36": "static pruning", "gem_filter=7:0.17/max~15": "GemFilter", "fast_kv=7:0.23": "FastKV",
+    "none+snapkv:0.25": "SnapKV (an eviction)", "none+window:4,252": "StreamingLLM (an eviction)",
+}
+
+
+def table(head, rows):
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def percent(text):
+    return f"{100 * float(text):.0f} %"
+
+
+def interval(row, name):
+    return f"({100 * float(row[name + '_low']):.0f} to {100 * float(row[name + '_high']):.0f})"
+
+
+def compare(name):
+    """Beside other programs: a column for each, tokens per second, medians over the rounds."""
+    run = load(name)
+    rounds = run["rounds"]
+    engines = [engine for engine in ENGINES if engine in rounds]
+    first = rounds[engines[0]][0]
+
+    def row(what, value, text):
+        return [what, *(text(median(run, engine, value)) for engine in engines)]
+
+    rows = [row(f"prefill of {int(n):,} tokens", lambda r, n=n: r["prefill"][n], "{:,.0f}".format) for n in first["prefill"]]
+    for n in first["decode"]:
+        what = "decode, short context" if int(n) < 100 else f"decode after {int(n):,} tokens"
+        rows.append(row(what, lambda r, n=n: r["decode"][n], "{:,.0f}".format))
+    rows.append(row("peak memory", lambda r: r["peak_rss_bytes"] / 1e6, "{:,.0f} MB".format))
+    rows.append(row("load", lambda r: r["load_s"], "{:.2f} s".format))
+    head = [f"{ENGINES[e]} {run['versions'][e]}" if e in run["versions"] else ENGINES[e] for e in engines]
+    return table(["", *head], rows)
+
+
+def policies():
+    """The paper's Table 1: of each task the share of right answers and how many times lower TTFT is."""
+    tasks = answers("policies")
+    names = [task for task in tasks if task != "all"]
+    rows = []
+    for policy, name in POLICIES.items():
+        cells = []
+        for task in names:
+            row = tasks[task][policy]
+            cells.append(percent(row["right"]) + ("" if policy == "none" else f" / {float(row['speed_up']):.2f}"))
+        every = tasks["all"][policy]
+        cells.append(f"{percent(every['right'])} {interval(every, 'right')}")
+        cells.append("" if policy == "none" else f"{float(every['speed_up']):.2f}")
+        rows.append([name, *cells])
+    return table(["", *(f"{t}, n = {tasks[t]['none']['n']}" for t in names), "all", "TTFT"], rows)
+
+
+def kept_answers(run):
+    """What is kept of the dense model's answers, by task and policy."""
+    rows = []
+    for task, by_policy in answers(run).items():
+        for policy, row in by_policy.items():
+            if policy == "none" or not int(row["dense_right"]):
+                continue
+            rows.append([f"`{policy}`", task, row["n"], row["dense_right"], row["right"],
+                         f"{percent(row['retained'])} {interval(row, 'retained')}",
+                         f"{100 * float(row['net']):+.1f} {interval(row, 'net')}", f"{float(row['speed_up']):.2f}",
+                         f"{100 * float(row['rows_share']):.0f} %"])
+    return table(["policy", "task", "n", "dense right", "right", "retained", "net, points", "TTFT", "rows"], rows)
+
+
+TABLES = {"compare": lambda: compare("compare.json"), "compare_1b": lambda: compare("compare_1b.json"), "policies": policies,
+          "presets": lambda: kept_answers("presets"), "chat": lambda: kept_answers("chat")}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args()
+    mark = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+    stale, written = [], set()
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        def replacement(match, page=page):
+            written.add(match[2])
+            return match[1] + "\n" + TABLES[match[2]]() + "\n" + match[3]
+
+        text = page.read_text()
+        wanted = mark.sub(replacement, text)
+        if wanted != text and options.check:
+            stale.append(page.name)
+        elif wanted != text:
+            page.write_text(wanted)
+    if stale:
+        sys.exit(f"stale, write again with docs/results/make_tables.py: {', '.join(stale)}")
+    if written != TABLES.keys():
+        sys.exit(f"no page has the tables {', '.join(TABLES.keys() - written)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,26 @@
+"""What docs/results/ stores, as the figures and tables read it."""
+import csv
+import json
+import pathlib
+import statistics
+
+RESULTS = pathlib.Path(__file__).resolve().parent
+
+
+def load(name):
+    return json.loads((RESULTS / name).read_text())
+
+
+def median(compare, engine, value):
+    """Over the rounds of a run of bench/compare; value(round)."""
+    return statistics.median(value(r) for r in compare["rounds"][engine])
+
+
+def answers(run, length="all"):
+    """Of a run of `lazyllm eval`: {task: {policy: row of its table.csv}}; the task "all" has all that have answers."""
+    tasks = {}
+    with (RESULTS / run / "table.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["length"] == length:
+                tasks.setdefault(row["task"], {})[row["policy"]] = row
+    return tasks
