@@ -5,6 +5,7 @@
 
 #include <lazyllm/core/error.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/graph/revival_budget.hpp>
 #include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/prune/baselines.hpp>
 #include <lazyllm/prune/eviction.hpp>
@@ -15,7 +16,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <span>
 #include <string>

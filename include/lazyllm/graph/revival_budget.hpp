@@ -1,6 +1,6 @@
 // How many tokens a decode step may revive. An answer's first steps need what the prompt's last row did not look at;
 // later ones rarely do, and each revived row makes a step longer.
-// Source: this library's; measured in docs/policies.md, "What revival is worth".
+// Source: this library's; measured in docs/comparison.md, "What revival is worth".
 #pragma once
 
 #include <lazyllm/core/error.hpp>
