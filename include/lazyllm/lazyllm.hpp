@@ -66,6 +66,7 @@
 #include <lazyllm/llama/recommended.hpp>
 #include <lazyllm/llama/weights.hpp>
 #include <lazyllm/nn/attention.hpp>
+#include <lazyllm/nn/attention_job.hpp>
 #include <lazyllm/nn/attention_scratch.hpp>
 #include <lazyllm/nn/hadamard.hpp>
 #include <lazyllm/nn/rms_norm.hpp>

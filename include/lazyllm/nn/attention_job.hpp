@@ -1,0 +1,423 @@
+// One call of attention(): how its work is cut, and what each piece does with the kernels.
+// Rows and keys are ascending token indices; a row at position p sees the keys <= p. Never a rows x keys matrix.
+// Source: Milakov and Gimelshein, arXiv 1805.02867 (running softmax); Dao et al., arXiv 2205.14135 (tiling).
+#pragma once
+
+#include <lazyllm/core/contract.hpp>
+#include <lazyllm/core/kv_store.hpp>
+#include <lazyllm/core/matrix_view.hpp>
+#include <lazyllm/core/types.hpp>
+#include <lazyllm/nn/attention_scratch.hpp>
+#include <lazyllm/nn/kernels/attention.hpp>
+#include <lazyllm/nn/kernels/attention_amx.hpp>
+#include <lazyllm/nn/kernels/attention_pairs_codes.hpp>
+#include <lazyllm/parallel/executor.hpp>
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <limits>
+#include <span>
+
+namespace lazyllm::inline v0 {
+
+/// What attention() tells of its probabilities beside its output. Each is asked for by a view that is not empty.
+struct AttentionScores {
+  /// [query_rows, heads, keys] gets the probabilities of the last query_rows rows, exactly 0 for keys that the row does
+  /// not see.
+  ScoreView last_rows = {};
+  /// [heads, keys]: to each key's number the probabilities that all rows of the call give it are added, row after row,
+  /// so that the bits do not depend on the number of threads, nor on how the rows are cut into calls.
+  /// Costs one more product of queries and keys, and one more exponential for each. Never a rows x keys matrix.
+  Rows column_sums = {};
+
+  AttentionScores() = default;
+  AttentionScores(ScoreView probabilities, Rows sums = {}) : last_rows(probabilities), column_sums(sums) {}
+};
+
+namespace detail {
+
+/// One call of attention(). Work is cut into (block of rows, KV head), for few rows also into segments of keys.
+template <class V, KeyValueReader KV>
+class AttentionJob {
+ public:
+  AttentionJob(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
+               std::span<const TokenIndex> keys, const KV& kv, Rows out, const AttentionScores& scores,
+               AttentionScratch& scratch)
+      : shape_(shape),
+        blocking_(shape),
+        queries_(queries),
+        rows_(rows),
+        keys_(keys),
+        kv_(kv),
+        out_(out),
+        scores_(scores.last_rows),
+        column_sums_(scores.column_sums),
+        stats_rows_(column_sums_.empty() ? scores_.query_rows() : rows.size()),
+        scratch_(scratch),
+        blocks_((rows.size() + blocking_.block_tokens - 1) / blocking_.block_tokens),
+        segments_((keys.size() + segment_keys - 1) / segment_keys) {
+    auto key = keys.begin();
+    for (std::size_t r = 0; r < rows.size(); ++r) {
+      key = std::upper_bound(key, keys.end(), rows[r]);
+      LAZYLLM_EXPECTS(key != keys.begin() && *(key - 1) == rows[r]);
+      scratch.limits()[r] = static_cast<std::size_t>(key - keys.begin());
+    }
+  }
+
+  template <Executor E>
+  void run(E& executor) {
+    if (rows_.size() <= split_rows) {
+      run_split(executor);
+    } else {
+      run_blocks(executor);
+    }
+    fill_probabilities(executor);
+    sum_columns(executor);
+  }
+
+ private:
+  static constexpr bool takes_pairs = std::derived_from<V, Bfloat16Floats>;
+  static constexpr bool takes_code_keys = std::same_as<V, VnniFloats>;
+  static constexpr bool takes_code_values = takes_code_keys || std::same_as<V, PairCodeFloats>;
+  static constexpr std::size_t serial_macs = 1000000;  // about 10 us: less than that is not worth another thread
+
+  /// The token rows of a block and the sizes that go with them.
+  struct Block {
+    std::size_t first;   // of rows_
+    std::size_t tokens;  // at most block_tokens
+    std::size_t limit;   // keys that its last row sees
+  };
+
+  [[nodiscard]] Block block(std::size_t index) const {
+    const std::size_t first = index * blocking_.block_tokens;
+    const std::size_t tokens = std::min(blocking_.block_tokens, rows_.size() - first);
+    return {first, tokens, scratch_.limits()[first + tokens - 1]};
+  }
+
+  template <Executor E, class Body>
+  static void spread(std::size_t n, std::size_t macs, E& executor, const Body& body) {
+    if (macs < serial_macs) {
+      body(std::size_t{0}, n);
+    } else {
+      executor.parallel_for(n, body);
+    }
+  }
+
+  /// Many rows: a thread takes a block through all segments. Late blocks, which see most keys, come first.
+  template <Executor E>
+  void run_blocks(E& executor) {
+    executor.parallel_for(blocks_ * shape_.kv_heads, [this](std::size_t begin, std::size_t end) {
+      const AttentionScratch::Lease lease(scratch_);
+      AttentionWorkspace& workspace = *lease;
+      const AttentionState segment = blocking_.state_at(workspace.states.data());
+      const AttentionState total = blocking_.state_at(workspace.states.data() + blocking_.state_floats);
+      for (std::size_t i = begin; i < end; ++i) {
+        const Block b = block(blocks_ - 1 - i / shape_.kv_heads);
+        const std::size_t kv_head = i % shape_.kv_heads;
+        load_queries(b, kv_head, workspace);
+        clear(b, total);
+        for (std::size_t s = 0; s * segment_keys < b.limit; ++s) {
+          attend_segment(b, kv_head, s, workspace, segment);
+          merge_states(V{}, b.tokens * blocking_.group, blocking_.padded_dim, segment, total);
+        }
+        finish(b, kv_head, total);
+      }
+    });
+  }
+
+  /// Few rows: segments are spread over the threads, then merged in order, as run_blocks does.
+  template <Executor E>
+  void run_split(E& executor) {
+    const std::size_t items = shape_.kv_heads * blocks_ * segments_;
+    const std::size_t macs = 2 * rows_.size() * keys_.size() * shape_.heads * shape_.head_dim;
+    spread(items, macs, executor, [this](std::size_t begin, std::size_t end) {
+      const AttentionScratch::Lease lease(scratch_);
+      for (std::size_t i = begin; i < end; ++i) {
+        const Block b = block(i / segments_ % blocks_);
+        const std::size_t kv_head = i / segments_ / blocks_;
+        if (i == begin || i % segments_ == 0) load_queries(b, kv_head, *lease);
+        attend_segment(b, kv_head, i % segments_, *lease, split_state(i));
+      }
+    });
+    const AttentionScratch::Lease lease(scratch_);
+    const AttentionState total = blocking_.state_at((*lease).states.data());
+    for (std::size_t i = 0; i < items; i += segments_) {
+      const Block b = block(i / segments_ % blocks_);
+      clear(b, total);
+      for (std::size_t s = 0; s < segments_; ++s) {
+        merge_states(V{}, b.tokens * blocking_.group, blocking_.padded_dim, split_state(i + s), total);
+      }
+      finish(b, i / segments_ / blocks_, total);
+    }
+  }
+
+  [[nodiscard]] AttentionState split_state(std::size_t item) const {
+    return blocking_.state_at(scratch_.split_states() + item * blocking_.state_floats);
+  }
+
+  /// The block's queries of one KV head's group, scaled: query row = token * group + head of the group.
+  void load_queries(const Block& b, std::size_t kv_head, AttentionWorkspace& workspace) const {
+    const std::size_t width = blocking_.group * shape_.head_dim;
+    float* to = workspace.queries.data();
+    for (std::size_t t = 0; t < b.tokens; ++t) {
+      const float* from = queries_.row(b.first + t).data() + kv_head * width;
+      if constexpr (takes_code_keys) {
+        const CodeScales scales = code_scales(workspace);
+        for (std::size_t g = 0; g < blocking_.group; ++g) {
+          const std::size_t row = t * blocking_.group + g;
+          load_code_query(VnniFloats{}, from + g * shape_.head_dim, shape_.head_dim, shape_.scale,
+                          reinterpret_cast<std::byte*>(to) + row * blocking_.padded_dim, scales.queries[row],
+                          scales.starts[row]);
+        }
+      } else if constexpr (takes_pairs) {
+        load_pair_queries(V{}, from, width, shape_.scale, to + t * width / 2);
+        if constexpr (takes_code_values) {
+          std::fill_n(code_scales(workspace).queries + t * blocking_.group, blocking_.group, 1.0f);
+        }
+      } else {
+        for (std::size_t i = 0; i < width; ++i) to[t * width + i] = from[i] * shape_.scale;
+      }
+    }
+  }
+
+  void clear(const Block& b, const AttentionState& state) const {
+    const std::size_t count = b.tokens * blocking_.group;
+    std::fill_n(state.max, count, -std::numeric_limits<float>::infinity());
+    std::fill_n(state.sums, count * sum_lanes, 0.0f);
+    std::fill_n(state.out, count * blocking_.padded_dim, 0.0f);
+  }
+
+  /// The block's rows against the segment that begins at key `first`.
+  [[nodiscard]] AttentionSegment segment_of(const Block& b, std::size_t first, AttentionWorkspace& workspace) const {
+    AttentionSegment segment;
+    segment.rows = b.tokens * blocking_.group;
+    segment.head_dim = shape_.head_dim;
+    segment.padded_dim = blocking_.padded_dim;
+    segment.queries = workspace.queries.data();
+    segment.keys = workspace.keys.data();
+    segment.values = workspace.values.data();
+    segment.counts = workspace.counts.data();
+    segment.score_rows = workspace.score_rows.data();
+    segment.scales = code_scales(workspace);
+    for (std::size_t t = 0; t < b.tokens; ++t) {
+      const std::size_t limit = scratch_.limits()[b.first + t];
+      const std::size_t count = limit <= first ? 0 : std::min(segment_keys, limit - first);
+      std::fill_n(workspace.counts.data() + t * blocking_.group, blocking_.group, count);
+    }
+    return segment;
+  }
+
+  /// Softmax of a block over one segment of keys, from a fresh state.
+  void attend_segment(const Block& b, std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace,
+                      const AttentionState& state) const {
+    clear(b, state);
+    const std::size_t first = index * segment_keys;
+    AttentionSegment segment = segment_of(b, first, workspace);
+    segment.state = state;
+    for (std::size_t t = 0; t < b.tokens; ++t) {
+      const std::size_t from_end = rows_.size() - (b.first + t);
+      for (std::size_t g = 0; g < blocking_.group; ++g) {
+        workspace.score_rows[t * blocking_.group + g] =
+            from_end > scores_.query_rows()
+                ? nullptr
+                : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
+      }
+    }
+    std::size_t tile = 0;
+    for (; tile < segment_keys && first + tile < b.limit; tile += key_tile) {
+      load_keys(kv_head, first, tile, b.limit, workspace);
+      load_values(kv_head, first, tile, b.limit, workspace);
+    }
+    if constexpr (takes_code_values) take_value_logs(VnniFloats{}, segment.scales, tile);
+    [[maybe_unused]] const AttentionSetup<V> setup(segment.rows);
+    attend(V{}, segment);
+  }
+
+  // A tile begins at key `first`; from key `limit` on the last one before it stands in. While a tile is loaded, the
+  // next one is on its way from memory: no prefetcher of the hardware foresees rows of one head out of many.
+  [[nodiscard]] const KeyElementOf<KV>* key_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
+    prefetch_row(kv_.key(kv_head, keys_[std::min(k + key_tile, limit - 1)]), shape_.head_dim);
+    return kv_.key(kv_head, keys_[std::min(k, limit - 1)]);
+  }
+  [[nodiscard]] const ValueElementOf<KV>* value_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
+    prefetch_row(kv_.value(kv_head, keys_[std::min(k + key_tile, limit - 1)]), shape_.head_dim);
+    return kv_.value(kv_head, keys_[std::min(k, limit - 1)]);
+  }
+
+  [[nodiscard]] static CodeScales code_scales(AttentionWorkspace& workspace) {
+    float* const scales = workspace.scales.data();
+    return {scales, scales + segment_keys, scales + 2 * segment_keys, scales + 3 * segment_keys,
+            workspace.starts.data()};
+  }
+
+  /// Codes and scales of a tile of stored rows.
+  template <class RowAt>
+  static void split_codes(RowAt row_at, const std::int8_t* (&codes)[key_tile], float* scales) {
+    for (std::size_t k = 0; k < key_tile; ++k) {
+      const Int8* const row = row_at(k);
+      scales[k] = row_scale(row);
+      codes[k] = row_codes(row);
+    }
+  }
+
+  /// The tile `tile` of the segment that begins at key `first`, to [head_dim, key_tile] floats, [head_dim / 2,
+  /// key_tile] pairs or [head_dim / 4, key_tile] words of codes.
+  void load_keys(std::size_t kv_head, std::size_t first, std::size_t tile, std::size_t limit,
+                 AttentionWorkspace& workspace) const {
+    first += tile;
+    if constexpr (takes_code_keys) {
+      const std::size_t words = (shape_.head_dim + 3) / 4;
+      const std::int8_t* rows[key_tile];
+      split_codes([&](std::size_t k) { return key_row(kv_head, first + k, limit); }, rows,
+                  code_scales(workspace).keys + tile);
+      load_code_keys(VnniFloats{}, rows, words, reinterpret_cast<std::byte*>(workspace.keys.data()) + tile * words * 4);
+    } else {
+      static_assert(V::width <= 16);
+      const std::size_t places = takes_pairs ? shape_.head_dim / 2 : shape_.head_dim;
+      const float* rows[V::width];
+      for (std::size_t k = 0; k < key_tile; k += V::width) {
+        for (std::size_t j = 0; j < V::width; ++j) {
+          const auto* const row = key_row(kv_head, first + k + j, limit);
+          float* const space = workspace.rows.data() + j * blocking_.padded_dim;
+          if constexpr (takes_pairs) {
+            rows[j] = reinterpret_cast<const float*>(bfloat16_row(V{}, row, shape_.head_dim, space));
+          } else {
+            rows[j] = float_row(V{}, row, shape_.head_dim, space);
+          }
+        }
+        transpose_keys(V{}, rows, places, workspace.keys.data() + tile * places + k);
+      }
+    }
+  }
+
+  /// The same of values, to [key_tile, padded_dim] floats, [key_tile / 2, padded_dim] pairs or [key_tile / 4,
+  /// padded_dim] words of codes.
+  void load_values(std::size_t kv_head, std::size_t first, std::size_t tile, std::size_t limit,
+                   AttentionWorkspace& workspace) const {
+    const std::size_t dim = blocking_.padded_dim;
+    first += tile;
+    if constexpr (takes_code_values) {
+      const std::int8_t* rows[key_tile];
+      split_codes([&](std::size_t k) { return value_row(kv_head, first + k, limit); }, rows,
+                  code_scales(workspace).values + tile);
+      std::byte* const to = reinterpret_cast<std::byte*>(workspace.values.data()) + tile * dim;
+      for (std::size_t group = 0; group < key_tile / 4; ++group) {
+        load_code_values(VnniFloats{}, rows + 4 * group, shape_.head_dim, to + value_group_place(group) * 4 * dim);
+      }
+    } else if constexpr (takes_pairs) {
+      const auto row = [&](std::size_t k, float* space) {
+        return bfloat16_row(V{}, value_row(kv_head, first + k, limit), shape_.head_dim, space);
+      };
+      float* const storage = workspace.rows.data();
+      float* const to = workspace.values.data() + tile / 2 * dim;
+      for (std::size_t k = 0; k < key_tile; k += 2) {
+        pair_values(V{}, row(k, storage), row(k + 1, storage + dim), shape_.head_dim, to + k / 2 * dim);
+      }
+    } else {
+      for (std::size_t k = 0; k < key_tile; ++k) {
+        float* const row = workspace.values.data() + (tile + k) * dim;
+        const float* const from = float_row(V{}, value_row(kv_head, first + k, limit), shape_.head_dim, row);
+        if (from != row) std::copy_n(from, shape_.head_dim, row);
+        std::fill_n(row + shape_.head_dim, dim - shape_.head_dim, 0.0f);
+      }
+    }
+  }
+
+  void finish(const Block& b, std::size_t kv_head, const AttentionState& total) const {
+    for (std::size_t t = 0; t < b.tokens; ++t) {
+      const std::size_t from_end = rows_.size() - (b.first + t);
+      for (std::size_t g = 0; g < blocking_.group; ++g) {
+        const std::size_t row = t * blocking_.group + g;
+        const std::size_t head = kv_head * blocking_.group + g;
+        float* to = out_.row(b.first + t).data() + head * shape_.head_dim;
+        const float inverse_sum = finish_row(V{}, total, row, blocking_.padded_dim, to, shape_.head_dim);
+        if (from_end > stats_rows_) continue;
+        float* stats = score_stats(from_end, head);
+        stats[0] = total.max[row];
+        stats[1] = inverse_sum;
+      }
+    }
+  }
+
+  /// Maximum and 1 / sum of the row that is `from_end` rows before the end, 1 the last.
+  [[nodiscard]] float* score_stats(std::size_t from_end, std::size_t head) const {
+    return scratch_.score_stats() + 2 * ((stats_rows_ - from_end) * shape_.heads + head);
+  }
+
+  /// Turns the raw scores, which attend left in scores_, into probabilities.
+  template <Executor E>
+  void fill_probabilities(E& executor) const {
+    if (scores_.empty()) return;
+    const std::size_t count = scores_.query_rows() * shape_.heads;
+    spread(count, count * keys_.size() * 16, executor, [this](std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) {
+        const std::size_t query_row = i / shape_.heads;
+        const std::size_t limit = scratch_.limits()[rows_.size() - scores_.query_rows() + query_row];
+        const std::span<float> row = scores_.row(query_row, i % shape_.heads);
+        const float* stats = score_stats(scores_.query_rows() - query_row, i % shape_.heads);
+        probabilities(V{}, row.data(), limit, stats[0], stats[1]);
+        std::fill(row.begin() + static_cast<std::ptrdiff_t>(limit), row.end(), 0.0f);
+      }
+    });
+  }
+
+  /// Adds the probabilities to column_sums_, from the scores once more. A thread takes a segment of keys of one KV head
+  /// through all rows in order; early segments, which most rows see, come first.
+  template <Executor E>
+  void sum_columns(E& executor) const {
+    if (column_sums_.empty()) return;
+    const std::size_t macs = rows_.size() * keys_.size() * shape_.heads * shape_.head_dim;
+    spread(segments_ * shape_.kv_heads, macs, executor, [this](std::size_t begin, std::size_t end) {
+      const AttentionScratch::Lease lease(scratch_);
+      for (std::size_t i = begin; i < end; ++i) sum_segment(i % shape_.kv_heads, i / shape_.kv_heads, *lease);
+    });
+  }
+
+  void sum_segment(std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace) const {
+    const std::size_t first = index * segment_keys;
+    const std::size_t limit = scratch_.limits()[rows_.size() - 1];
+    for (std::size_t tile = 0; tile < segment_keys && first + tile < limit; tile += key_tile) {
+      load_keys(kv_head, first, tile, limit, workspace);
+    }
+    for (std::size_t i = 0; i < blocks_; ++i) {
+      const Block b = block(i);
+      if (b.limit <= first) continue;
+      load_queries(b, kv_head, workspace);
+      const AttentionSegment segment = segment_of(b, first, workspace);
+      for_panels(segment, [&](auto rows, std::size_t row) {
+        alignas(64) float scores[rows() * segment_keys];
+        score_panel<rows()>(V{}, segment, row, whole_tiles(segment.counts[row + rows() - 1]), scores);
+        for (std::size_t r = 0; r < rows(); ++r) {
+          const std::size_t token = b.first + (row + r) / blocking_.group;
+          const std::size_t head = kv_head * blocking_.group + (row + r) % blocking_.group;
+          const std::size_t count = segment.counts[row + r];
+          float* const own = scores + r * segment_keys;
+          if constexpr (takes_code_keys) {
+            for (std::size_t k = 0; k < count; ++k) own[k] *= segment.scales.queries[row + r];
+          }
+          const float* const stats = score_stats(rows_.size() - token, head);
+          if (count != 0) add_probabilities(V{}, own, count, stats[0], stats[1], column_sums_.row(head).data() + first);
+        }
+      });
+    }
+  }
+
+  const AttentionShape& shape_;
+  const AttentionBlocking blocking_;
+  const ConstRows queries_;
+  const std::span<const TokenIndex> rows_;
+  const std::span<const TokenIndex> keys_;
+  const KV& kv_;
+  const Rows out_;
+  const ScoreView scores_;
+  const Rows column_sums_;
+  const std::size_t stats_rows_;  // last rows whose maximum and sum are kept
+  AttentionScratch& scratch_;
+  const std::size_t blocks_;
+  const std::size_t segments_;
+};
+
+}  // namespace detail
+
+}  // namespace lazyllm::inline v0
