@@ -22,8 +22,8 @@ POLICIES = {  # of docs/results/policies: what each is
 
 
 def table(head, rows):
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    lines = ["| " + " | ".join(row) + " |\n" for row in (head, *rows)]
+    return lines[0] + "|" + "---|" * len(head) + "\n" + "".join(lines[1:])
 
 
 def percent(text):
@@ -68,25 +68,10 @@ def policies():
         cells.append(f"{percent(every['right'])} {interval(every, 'right')}")
         cells.append("" if policy == "none" else f"{float(every['speed_up']):.2f}")
         rows.append([name, *cells])
-    return table(["", *(f"{t}, n = {tasks[t]['none']['n']}" for t in names), "all", "TTFT"], rows)
+    return table(["", *names, f"all, n = {tasks['all']['none']['n']}", "TTFT"], rows)
 
 
-def kept_answers(run):
-    """What is kept of the dense model's answers, by task and policy."""
-    rows = []
-    for task, by_policy in answers(run).items():
-        for policy, row in by_policy.items():
-            if policy == "none" or not int(row["dense_right"]):
-                continue
-            rows.append([f"`{policy}`", task, row["n"], row["dense_right"], row["right"],
-                         f"{percent(row['retained'])} {interval(row, 'retained')}",
-                         f"{100 * float(row['net']):+.1f} {interval(row, 'net')}", f"{float(row['speed_up']):.2f}",
-                         f"{100 * float(row['rows_share']):.0f} %"])
-    return table(["policy", "task", "n", "dense right", "right", "retained", "net, points", "TTFT", "rows"], rows)
-
-
-TABLES = {"compare": lambda: compare("compare.json"), "compare_1b": lambda: compare("compare_1b.json"), "policies": policies,
-          "presets": lambda: kept_answers("presets"), "chat": lambda: kept_answers("chat")}
+TABLES = {"compare": lambda: compare("compare.json"), "compare_1b": lambda: compare("compare_1b.json"), "policies": policies}
 
 
 def main():

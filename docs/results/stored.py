@@ -17,10 +17,12 @@ def median(compare, engine, value):
 
 
 def answers(run, length="all"):
-    """Of a run of `lazyllm eval`: {task: {policy: row of its table.csv}}; the task "all" has all that have answers."""
+    """Of a run of `lazyllm eval`: {task: {policy: row of its table.csv}}; the task "all" has all that have answers. The
+    column "right", a count there, is the share that right_low and right_high are about."""
     tasks = {}
     with (RESULTS / run / "table.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             if row["length"] == length:
+                row["right"] = int(row["right"]) / int(row["n"])
                 tasks.setdefault(row["task"], {})[row["policy"]] = row
     return tasks
