@@ -12,7 +12,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "results"))
-from stored import answers, load, median  # noqa: E402
+from stored import POLICIES, answers, load, median  # noqa: E402
 
 MATPLOTLIB = "3.6.3"  # another version draws the same with other bytes
 ENGINES = {  # of bench/compare: name, colour light, dark, marker
@@ -109,12 +109,13 @@ def kept(axes, theme):
 def quality(axes, theme):
     """Right answers against speed-up of every policy that docs/results/policies compares."""
     by_policy = answers("policies")["all"]
-    for policy, row in by_policy.items():
-        share, low, high = (float(row[name]) for name in ("right", "right_low", "right_high"))
-        colour = of_engine("lazyllm-auto" if policy == "auto" else "lazyllm", theme)["color"]
+    for policy, name in POLICIES.items():
+        row = by_policy[policy]
+        share, low, high = (float(row[column]) for column in ("right", "right_low", "right_high"))
+        colour = of_engine("lazyllm-auto" if name.startswith("LazyLLM") else "lazyllm", theme)["color"]
         axes.errorbar([float(row["speed_up"])], [share], yerr=[[share - low], [high - share]], fmt="o", color=colour,
                       elinewidth=1, capsize=2)
-        axes.annotate("dense" if policy == "none" else policy, (float(row["speed_up"]), share), xytext=(6, 0), va="center",
+        axes.annotate(name.replace("`", ""), (float(row["speed_up"]), share), xytext=(6, 0), va="center",
                       textcoords="offset points", fontsize=7, color=THEMES[theme]["text"])
     axes.set_title(f"Right answers against speed-up of the first token, {by_policy['none']['n']} items (95 % intervals)", loc="left")
     axes.set_xlabel("times lower time to the first token than dense")

@@ -9,16 +9,11 @@ import argparse
 import re
 import sys
 
-from stored import RESULTS, answers, load, median
+from stored import POLICIES, RESULTS, answers, load, median
 
 ROOT = RESULTS.parent.parent
 ENGINES = {"lazyllm": "lazyllm, dense", "lazyllm-auto": "lazyllm, `--prune auto`", "openvino": "OpenVINO GenAI",
            "llama.cpp": "llama.cpp (llama-cpp-python)"}
-POLICIES = {  # of docs/results/policies: what each is
-    "none": "dense", "auto": "LazyLLM, `auto`", "random=0.44": "random tokens",
-    "static_pruning=3:0.36": "static pruning", "gem_filter=7:0.17/max~15": "GemFilter", "fast_kv=7:0.23": "FastKV",
-    "none+snapkv:0.25": "SnapKV (an eviction)", "none+window:4,252": "StreamingLLM (an eviction)",
-}
 
 
 def table(head, rows):

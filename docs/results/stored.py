@@ -5,6 +5,11 @@ import pathlib
 import statistics
 
 RESULTS = pathlib.Path(__file__).resolve().parent
+POLICIES = {  # of docs/results/policies: what each is
+    "none": "dense", "auto": "LazyLLM, `auto`", "random=0.44": "random tokens",
+    "static_pruning=3:0.36": "static pruning", "gem_filter=7:0.17/max~15": "GemFilter", "fast_kv=7:0.23": "FastKV",
+    "none+snapkv:0.25": "SnapKV (an eviction)", "none+window:4,252": "StreamingLLM (an eviction)",
+}
 
 
 def load(name):
