@@ -12,14 +12,14 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "results"))
-from stored import POLICIES, answers, load, median  # noqa: E402
+from stored import ENGINES, POLICIES, answers, load, median  # noqa: E402
 
 MATPLOTLIB = "3.6.3"  # another version draws the same with other bytes
-ENGINES = {  # of bench/compare: name, colour light, dark, marker
-    "lazyllm-auto": ("lazyllm, --prune auto", "#c0561f", "#f0904f", "o"),
-    "lazyllm": ("lazyllm, dense", "#2a78b5", "#5aa6e0", "s"),
-    "openvino": ("OpenVINO GenAI", "#6b7280", "#a8b0bb", "^"),
-    "llama.cpp": ("llama.cpp", "#8a6d3b", "#c9b27c", "v"),
+STYLES = {  # of bench/compare's programs: colour light, dark, marker
+    "lazyllm-auto": ("#c0561f", "#f0904f", "o"),
+    "lazyllm": ("#2a78b5", "#5aa6e0", "s"),
+    "openvino": ("#6b7280", "#a8b0bb", "^"),
+    "llama.cpp": ("#8a6d3b", "#c9b27c", "v"),
 }
 # SmolLM2-135M: hidden 576, K and V 192, FFN 1,536; 9 heads of 64.
 LINEAR_MACS = 2 * 576 * 576 + 2 * 576 * 192 + 3 * 576 * 1536  # a row and layer
@@ -29,8 +29,8 @@ THEMES = {"light": {"text": "#333333", "grid": "#d9dcdf", "low": "#eef2f6", "hig
 
 
 def of_engine(engine, theme):
-    name, light, dark, marker = ENGINES[engine]
-    return {"label": name, "color": light if theme == "light" else dark, "marker": marker}
+    light, dark, marker = STYLES[engine]
+    return {"label": ENGINES[engine].replace("`", ""), "color": light if theme == "light" else dark, "marker": marker}
 
 
 def median_prefill(compare, engine):
@@ -111,7 +111,7 @@ def quality(axes, theme):
     by_policy = answers("policies")["all"]
     for policy, name in POLICIES.items():
         row = by_policy[policy]
-        share, low, high = (float(row[column]) for column in ("right", "right_low", "right_high"))
+        share, low, high = (float(row[column]) for column in ("share", "right_low", "right_high"))
         colour = of_engine("lazyllm-auto" if name.startswith("LazyLLM") else "lazyllm", theme)["color"]
         axes.errorbar([float(row["speed_up"])], [share], yerr=[[share - low], [high - share]], fmt="o", color=colour,
                       elinewidth=1, capsize=2)

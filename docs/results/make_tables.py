@@ -9,11 +9,9 @@ import argparse
 import re
 import sys
 
-from stored import POLICIES, RESULTS, answers, load, median
+from stored import ENGINES, POLICIES, RESULTS, answers, load, median
 
 ROOT = RESULTS.parent.parent
-ENGINES = {"lazyllm": "lazyllm, dense", "lazyllm-auto": "lazyllm, `--prune auto`", "openvino": "OpenVINO GenAI",
-           "llama.cpp": "llama.cpp (llama-cpp-python)"}
 
 
 def table(head, rows):
@@ -58,9 +56,9 @@ def policies():
         cells = []
         for task in names:
             row = tasks[task][policy]
-            cells.append(percent(row["right"]) + ("" if policy == "none" else f" / {float(row['speed_up']):.2f}"))
+            cells.append(percent(row["share"]) + ("" if policy == "none" else f" / {float(row['speed_up']):.2f}"))
         every = tasks["all"][policy]
-        cells.append(f"{percent(every['right'])} {interval(every, 'right')}")
+        cells.append(f"{percent(every['share'])} {interval(every, 'right')}")
         cells.append("" if policy == "none" else f"{float(every['speed_up']):.2f}")
         rows.append([name, *cells])
     return table(["", *names, f"all, n = {tasks['all']['none']['n']}", "TTFT"], rows)

@@ -5,6 +5,9 @@ import pathlib
 import statistics
 
 RESULTS = pathlib.Path(__file__).resolve().parent
+ENGINES = {  # of bench/compare
+    "lazyllm": "lazyllm, dense", "lazyllm-auto": "lazyllm, `--prune auto`", "openvino": "OpenVINO GenAI", "llama.cpp": "llama.cpp",
+}
 POLICIES = {  # of docs/results/policies: what each is
     "none": "dense", "auto": "LazyLLM, `auto`", "random=0.44": "random tokens",
     "static_pruning=3:0.36": "static pruning", "gem_filter=7:0.17/max~15": "GemFilter", "fast_kv=7:0.23": "FastKV",
@@ -21,13 +24,13 @@ def median(compare, engine, value):
     return statistics.median(value(r) for r in compare["rounds"][engine])
 
 
-def answers(run, length="all"):
-    """Of a run of `lazyllm eval`: {task: {policy: row of its table.csv}}; the task "all" has all that have answers. The
-    column "right", a count there, is the share that right_low and right_high are about."""
+def answers(run):
+    """Of a run of `lazyllm eval`: {task: {policy: row of its table.csv}}, over all lengths; the task "all" has all that have
+    answers. The row's "right" is a count; "share" is what right_low and right_high are about."""
     tasks = {}
     with (RESULTS / run / "table.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["length"] == length:
-                row["right"] = int(row["right"]) / int(row["n"])
+            if row["length"] == "all":
+                row["share"] = int(row["right"]) / int(row["n"])
                 tasks.setdefault(row["task"], {})[row["policy"]] = row
     return tasks
