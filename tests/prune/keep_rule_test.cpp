@@ -51,6 +51,20 @@ TEST_CASE("A percentile drops floor(N n / 100) of the entering tokens") {
   }
 }
 
+TEST_CASE("A rule with a least number keeps at least so many, where so many enter") {
+  CHECK(KeepRule::fraction(0.25).at_least(100).keep_count(300, 300) == 100);
+  CHECK(KeepRule::fraction(0.25).at_least(100).keep_count(400, 400) == 100);
+  CHECK(KeepRule::fraction(0.25).at_least(100).keep_count(404, 404) == 101);
+  CHECK(KeepRule::fraction(0.25).at_least(100).keep_count(40, 300) == 40);
+  CHECK(KeepRule::percentile(90).at_least(30).keep_count(200, 1000) == 30);
+  CHECK(KeepRule::count(5).at_least(7).keep_count(10, 10) == 7);
+  CHECK(KeepRule::mass(0.9).at_least(7).least_count(10, 10) == 7);
+  CHECK(KeepRule::mass(0.9).at_least(7).least_count(5, 5) == 5);
+  CHECK(KeepRule::mass(0.9).least_count(5, 5) == 1);
+  CHECK(KeepRule::fraction(0.25).at_least(2).least_count(40, 40) == 10);
+  CHECK(KeepRule::mass(0.9).at_least(7).keep_count(10, 10) == 10);
+}
+
 TEST_CASE("Rules outside their range are errors that name the number") {
   CHECK_THROWS_WITH_AS((void)KeepRule::fraction(1.5), doctest::Contains("1.5"), Error);
   CHECK_THROWS_AS((void)KeepRule::fraction(-0.1), Error);

@@ -37,6 +37,9 @@ TEST_CASE("An integer is a count and a number with a point a fraction") {
   CHECK(parse_keep_rule("0.0") == KeepRule::fraction(0.0));
   CHECK(parse_keep_rule(".5") == KeepRule::fraction(0.5));
   CHECK(parse_keep_rule("p0") == KeepRule::percentile(0));
+  CHECK(parse_keep_rule("0.35min256") == KeepRule::fraction(0.35).at_least(256));
+  CHECK(parse_keep_rule("m0.9min64") == KeepRule::mass(0.9).at_least(64));
+  CHECK(parse_keep_rule("p30min1") == KeepRule::percentile(30).at_least(1));
 }
 
 TEST_CASE("'none' is a schedule without entries") { CHECK(parse_schedule("none") == StepSchedule()); }
@@ -55,6 +58,11 @@ TEST_CASE("Text that is no schedule is an error that quotes the part") {
                                  "7:p",
                                  "7:pp3",
                                  "7:1e-1",
+                                 "7:min4",
+                                 "7:0.5min",
+                                 "7:0.5min0",
+                                 "7:0.5min0.5",
+                                 "7:0.5min4min5",
                                  "7:0.5,",
                                  "7:0.5,,9:3",
                                  "7:3 ",
@@ -138,7 +146,7 @@ TEST_CASE("Blocks belong to an entry, protected tokens to all of them") {
 TEST_CASE("schedule_text is what parse_schedule read, in the order of the layers") {
   for (const std::string text :
        {"none", "7:512", "7:512/max~15,14:256,20:128", "2:0.7/max^48max,7:0.4b8/max~15mean,14:p15/mean@0.3.8,20:m0.95",
-        "14:0.2,20:0.1,first4,last32,tokens100-180,tokens7-7"}) {
+        "14:0.2,20:0.1,first4,last32,tokens100-180,tokens7-7", "7:0.35min256b16/max~15,17:m0.9min64,21:p30min1"}) {
     CAPTURE(text);
     CHECK(schedule_text(parse_schedule(text)) == text);
   }

@@ -61,6 +61,8 @@ TEST_CASE("Attention mass keeps the fewest tokens that cover the share, the last
   CHECK(kept(KeepRule::mass(1.0), scores) == Tokens{0, 1, 2, 3, 4});
   CHECK(kept(KeepRule::mass(1.0), {3, 0, 0, 1}) == Tokens{0, 3});
   CHECK(kept(KeepRule::mass(1.0), {0, 0, 0}) == Tokens{2});
+  CHECK(kept(KeepRule::mass(0.1).at_least(3), scores) == Tokens{1, 2, 4});
+  CHECK(kept(KeepRule::mass(0.9).at_least(3), scores) == Tokens{1, 2, 3, 4});
 }
 
 TEST_CASE("Protected tokens stay and count among the kept") {
@@ -116,9 +118,10 @@ TEST_CASE("What a rule keeps lies within the bounds that it tells beforehand, an
                           : kind == 1 ? KeepRule::fraction(static_cast<double>(number) / 30)
                           : kind == 2 ? KeepRule::percentile(number * 3)
                                       : KeepRule::mass(static_cast<double>(number) / 30);
+    const std::size_t least = random() % 3 == 0 ? random() % 20 : 0;
     ProtectedTokens always = protect(random() % 3, random() % 3);
     if (random() % 2 == 0) always.ranges.push_back({static_cast<TokenIndex>(random() % 20), 12});
-    const SelectionRule rule{keep, 1 + random() % 5, always};
+    const SelectionRule rule{keep.at_least(least), 1 + random() % 5, always};
     const KeptBounds bounds = rule.kept_bounds(tokens.size(), context);
     const std::size_t count = kept(rule, scores, tokens, context).size();
     REQUIRE(bounds.least <= count);

@@ -17,10 +17,11 @@
 namespace lazyllm::test {
 
 /// How many tokens an entry keeps: a share of the context in thousandths, a number of tokens, the paper's percentile,
-/// or as many as cover a share of the attention, in thousandths.
+/// or as many as cover a share of the attention, in thousandths; and never fewer than `least`.
 struct NaiveKeep {
   enum class Kind { thousandths, tokens, percentile, mass } kind = Kind::tokens;
   std::size_t value = 0;
+  std::size_t least = 0;
 };
 
 /// From probabilities to importance: over heads, then over the last rows, then over neighbours.
@@ -104,7 +105,7 @@ inline std::size_t naive_keep_count(NaiveKeep keep, std::size_t candidates, std:
   if (keep.kind == NaiveKeep::Kind::thousandths) count = (keep.value * context + 999) / 1000;  // rounded up
   if (keep.kind == NaiveKeep::Kind::mass) count = candidates;
   if (keep.kind == NaiveKeep::Kind::percentile) count = candidates - keep.value * candidates / 100;  // drops the floor
-  return std::min(std::max<std::size_t>(count, 1), candidates);
+  return std::min(std::max<std::size_t>({count, keep.least, 1}), candidates);
 }
 
 /// The mean or the maximum.
@@ -183,7 +184,7 @@ inline NaiveSelection naive_select(const NaiveEntry& entry,
   for (const Block& block : order) {
     bool enough = result.kept.size() >= wanted;
     if (entry.keep.kind == NaiveKeep::Kind::mass && !block.stays) {
-      enough = mass >= wanted_mass;
+      enough = mass >= wanted_mass && result.kept.size() >= std::min(entry.keep.least, candidates.size());
       result.gap = std::min(result.gap, std::abs(mass - wanted_mass) / static_cast<double>(candidates.size()));
     }
     if (enough && !block.stays) {

@@ -88,6 +88,10 @@ inline NaiveKeep random_keep(Random& random, std::string& text) {
       break;
     default: keep = {NaiveKeep::Kind::percentile, random.integer(0, 99)}; text += "p" + std::to_string(keep.value);
   }
+  if (random.chance(0.2)) {
+    keep.least = random.integer(1, 12);
+    text += "min" + std::to_string(keep.least);
+  }
   return keep;
 }
 

@@ -1,4 +1,5 @@
-// How many tokens stay at a pruning point: a share of the context, a number, a percentile, or a share of the attention.
+// How many tokens stay at a pruning point: a share of the context, a number, a percentile, or a share of the attention,
+// and maybe never fewer than a number: shares of a short context cut it too deep (docs/comparison.md).
 // All are whole-number arithmetic but the last, which depends on the scores (prune/selection.hpp counts it out).
 // Source: percentile: LazyLLM, arXiv 2407.14057, section 3.2; the others are this library's.
 #pragma once
@@ -32,6 +33,13 @@ class KeepRule {
   /// Error outside.
   static KeepRule mass(double share) { return {Kind::mass, checked_share("attention mass", share)}; }
 
+  /// The same rule that keeps at least `tokens` where so many enter: fraction(0.35).at_least(256).
+  [[nodiscard]] KeepRule at_least(std::uint64_t tokens) const {
+    KeepRule rule = *this;
+    rule.least_ = tokens;
+    return rule;
+  }
+
   /// Whether the number of tokens follows from their importance: then keep_count is the most it may be, `entering`.
   [[nodiscard]] bool is_mass() const { return kind_ == Kind::mass; }
   /// Of a mass: the share.
@@ -49,17 +57,15 @@ class KeepRule {
     } else if (kind_ == Kind::mass) {
       keep = entering;
     }
-    return static_cast<std::size_t>(std::clamp<std::uint64_t>(keep, 1, entering));
+    return clamped(std::max(keep, least_), entering);
+  }
+  /// Of these the ones that stay whatever their importance adds up to: all, but for a mass.
+  [[nodiscard]] std::size_t least_count(std::size_t entering, std::size_t context) const {
+    return is_mass() ? clamped(least_, entering) : keep_count(entering, context);
   }
 
-  /// As a schedule's text names it: 0.25, 512, p30 or m0.9.
-  [[nodiscard]] std::string text() const {
-    if (kind_ == Kind::count) return std::to_string(value_);
-    if (kind_ == Kind::percentile) return "p" + std::to_string(value_);
-    std::string digits = std::to_string(fraction_unit + value_ % fraction_unit).substr(1);  // nine, leading zeros too
-    digits.resize(std::max<std::size_t>(1, digits.find_last_not_of('0') + 1));
-    return (kind_ == Kind::mass ? "m" : "") + std::to_string(value_ / fraction_unit) + "." + digits;
-  }
+  /// As a schedule's text names it: 0.25, 512, p30 or m0.9, and with at_least(256): 0.25min256.
+  [[nodiscard]] std::string text() const { return share_text() + (least_ == 0 ? "" : "min" + std::to_string(least_)); }
 
   friend bool operator==(const KeepRule&, const KeepRule&) = default;
 
@@ -68,6 +74,17 @@ class KeepRule {
   static constexpr std::uint64_t fraction_unit = 1'000'000'000;
   KeepRule(Kind kind, std::uint64_t value) : kind_(kind), value_(value) {}
 
+  [[nodiscard]] std::string share_text() const {
+    if (kind_ == Kind::count) return std::to_string(value_);
+    if (kind_ == Kind::percentile) return "p" + std::to_string(value_);
+    std::string digits = std::to_string(fraction_unit + value_ % fraction_unit).substr(1);  // nine, leading zeros too
+    digits.resize(std::max<std::size_t>(1, digits.find_last_not_of('0') + 1));
+    return (kind_ == Kind::mass ? "m" : "") + std::to_string(value_ / fraction_unit) + "." + digits;
+  }
+
+  static std::size_t clamped(std::uint64_t keep, std::size_t entering) {
+    return static_cast<std::size_t>(std::clamp<std::uint64_t>(keep, 1, entering));
+  }
   static std::uint64_t checked_share(const char* what, double share) {
     if (!(share >= 0.0 && share <= 1.0)) {
       throw Error(ErrorCode::invalid_argument, std::string(what) + " " + std::to_string(share) + " is outside [0, 1]");
@@ -77,6 +94,7 @@ class KeepRule {
 
   Kind kind_;
   std::uint64_t value_;
+  std::uint64_t least_ = 0;
 };
 
 }  // namespace lazyllm::inline v0

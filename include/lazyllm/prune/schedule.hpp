@@ -82,7 +82,8 @@ class StepSchedule {
 static_assert(PruningSchedule<StepSchedule>);
 
 /// The keep of one entry: 0.25 (a share of the context), 512 (tokens), p30 (the lowest 30 % of the entering go) or m0.9
-/// (until nine tenths of the attention are covered). Throws Error for anything else.
+/// (until nine tenths of the attention are covered), and maybe the fewest tokens: 0.25min256. Throws Error for anything
+/// else.
 [[nodiscard]] KeepRule parse_keep_rule(std::string_view text);
 
 /// The score of one entry, as SCORE below. Throws Error for anything else.
@@ -91,7 +92,8 @@ static_assert(PruningSchedule<StepSchedule>);
 /// A schedule's text:
 ///   SCHEDULE  none, or items with commas between them, each an ENTRY or a PROTECT
 ///   ENTRY     LAYER:KEEP[bBLOCK][/SCORE]     7:512   14:0.25b16   7:512/max~15
-///   KEEP      0.25 (of the context), 512 (tokens), p30 (the lowest 30 % go), m0.9 (until 90 % of the attention)
+///   KEEP      0.25 (of the context), 512 (tokens), p30 (the lowest 30 % go), m0.9 (until 90 % of the attention);
+///             0.25min256: never fewer than 256
 ///   BLOCK     tokens that stay or go together
 ///   SCORE     mean or max over the heads, or meanv, maxv: of probabilities times the norm of the key's value; then,
 ///             each optional and in this order:
@@ -193,13 +195,20 @@ inline ScheduleEntry parse_entry(std::string_view item) {
 inline KeepRule parse_keep_rule(std::string_view text) {
   std::uint64_t number = 0;
   double share = 0;
+  if (const std::size_t floor = text.find("min"); floor != std::string_view::npos) {
+    if (!detail::parse_whole_number(text.substr(floor + 3), number) || number == 0) {
+      detail::not_in_schedule(text, "no keep with its fewest tokens: write 0.25min256");
+    }
+    return parse_keep_rule(text.substr(0, floor)).at_least(number);
+  }
   if (text.starts_with('p') && detail::parse_whole_number(text.substr(1), number)) return KeepRule::percentile(number);
   if (text.starts_with('m') && detail::parse_decimal(text.substr(1), share)) return KeepRule::mass(share);
   if (detail::parse_whole_number(text, number)) return KeepRule::count(number);
   if (detail::parse_decimal(text, share)) return KeepRule::fraction(share);
-  detail::not_in_schedule(text,
-                          "no keep: write 0.25 (of the context), 512 (tokens), p30 (the lowest 30 % of the entering "
-                          "tokens go) or m0.9 (until 90 % of the attention is covered)");
+  detail::not_in_schedule(
+      text,
+      "no keep: write 0.25 (of the context), 512 (tokens), p30 (the lowest 30 % of the entering "
+      "tokens go) or m0.9 (until 90 % of the attention is covered), then maybe min256 (never fewer)");
 }
 
 inline ScoreRule parse_score_rule(std::string_view text) {

@@ -57,7 +57,7 @@ struct SelectionRule {
     for (const IndexRange range : protect.ranges) {
       if (range.begin < range.end) staying += range.end - range.begin + 2 * beyond;
     }
-    return {keep.is_mass() ? 1 : wanted, std::min(entering, std::max(staying, wanted + beyond))};
+    return {keep.least_count(entering, context_size), std::min(entering, std::max(staying, wanted + beyond))};
   }
 
   friend bool operator==(const SelectionRule&, const SelectionRule&) = default;
@@ -81,10 +81,10 @@ class Selector {
     }
     Sum kept = collect(rule, importance, tokens, context_size);
     const bool by_mass = rule.keep.is_mass();
-    const std::size_t wanted = rule.keep.keep_count(tokens.size(), context_size);
+    const std::size_t wanted = rule.keep.least_count(tokens.size(), context_size);
     double wanted_mass = 0;
     if (by_mass) wanted_mass = rule.keep.mass_share() * sum(importance, 0, tokens.size()).mass;
-    const auto enough = [&] { return by_mass ? kept.mass >= wanted_mass : kept.tokens >= wanted; };
+    const auto enough = [&] { return kept.tokens >= wanted && kept.mass >= wanted_mass; };
     if (by_mass || rule.block_tokens > 1) {
       std::sort(units_.begin(), units_.end());
     } else if (!enough() && wanted - kept.tokens < units_.size()) {
