@@ -21,10 +21,11 @@ LlamaConfig smollm2_135m() {
 
 TEST_CASE("The recommended schedules of the measured model are the measured ones") {
   CHECK(recommended_schedule(smollm2_135m(), Preset::safe) ==
-        parse_schedule("7:0.6/max~15,17:0.3,21:0.15,first4,last32"));
-  CHECK(recommended_schedule(smollm2_135m()) == parse_schedule("7:0.35/max~15,17:0.2,21:0.1,first4,last32"));
+        parse_schedule("7:0.7min384/max^24max~15,17:0.4min320,21:0.25min256,first4,last32"));
+  CHECK(recommended_schedule(smollm2_135m()) ==
+        parse_schedule("7:0.3min256/max^24max~15,17:0.25min160,21:0.15min128,first4,last32"));
   CHECK(recommended_schedule(smollm2_135m(), Preset::fast) ==
-        parse_schedule("7:0.25/max~15,17:0.15,21:0.1,first4,last32"));
+        parse_schedule("7:0.2min192/max^24max~15,17:0.15min128,21:0.1min96,first4,last32"));
 }
 
 TEST_CASE("A model on which nothing was measured gets the safe rule, whatever was asked for") {

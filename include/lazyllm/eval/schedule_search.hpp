@@ -33,8 +33,11 @@ struct Trial {
 struct SearchSpace {
   std::vector<LayerIndex> layers;                                  ///< where entries may be, rising
   std::vector<double> keeps = {0.5, 0.35, 0.25, 0.15, 0.1, 0.05};  ///< shares of the context, falling
+  std::size_t least_tokens = 128;                                  ///< kept whatever the share: short prompts
   std::vector<ScoreRule> scores = {
-      {.pool_width = 7, .pooling = Reduction::mean}, {.over_heads = Reduction::maximum, .pool_width = 15}, {}};
+      {.pool_width = 7, .pooling = Reduction::mean},
+      {.over_heads = Reduction::maximum, .rows = 24, .over_rows = Reduction::maximum, .pool_width = 15},
+      {}};
   ProtectedTokens protect = {.first = 4, .last = 32};
   std::size_t most_entries = 3;  ///< of a schedule
 
@@ -177,7 +180,9 @@ class ScheduleSearch {
   [[nodiscard]] StepSchedule schedule_of(const Combination& combination) const {
     std::vector<ScheduleEntry> entries;
     for (const Single* single : combination.singles) {
-      entries.push_back({single->layer, {KeepRule::fraction(single->keep), 1, space_.protect}, single->score});
+      entries.push_back({single->layer,
+                         {KeepRule::fraction(single->keep).at_least(space_.least_tokens), 1, space_.protect},
+                         single->score});
     }
     return StepSchedule(std::move(entries));
   }

@@ -59,9 +59,10 @@ inline constexpr std::size_t recommended_dense_below = 256;
 [[nodiscard]] inline StepSchedule recommended_schedule(const LlamaConfig& config, Preset preset = Preset::balanced) {
   if (has_measured_presets(config)) {
     switch (preset) {
-      case Preset::safe: return parse_schedule("7:0.6/max~15,17:0.3,21:0.15,first4,last32");
-      case Preset::balanced: return parse_schedule("7:0.35/max~15,17:0.2,21:0.1,first4,last32");
-      case Preset::fast: return parse_schedule("7:0.25/max~15,17:0.15,21:0.1,first4,last32");
+      case Preset::safe: return parse_schedule("7:0.7min384/max^24max~15,17:0.4min320,21:0.25min256,first4,last32");
+      case Preset::balanced:
+        return parse_schedule("7:0.3min256/max^24max~15,17:0.25min160,21:0.15min128,first4,last32");
+      case Preset::fast: return parse_schedule("7:0.2min192/max^24max~15,17:0.15min128,21:0.1min96,first4,last32");
     }
   }
   const auto layer_at = [&](std::size_t of_thirty) { return config.layers * of_thirty / 30; };
