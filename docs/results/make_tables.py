@@ -60,8 +60,8 @@ def policies():
         every = tasks["all"][policy]
         cells.append(f"{percent(every['share'])} {interval(every, 'right')}")
         cells.append("" if policy == "none" else f"{float(every['speed_up']):.2f}")
-        rows.append([name, *cells])
-    return table(["", *names, f"all, n = {tasks['all']['none']['n']}", "TTFT"], rows)
+        rows.append([name, *cells, f"{int(every['n']):,}"])
+    return table(["", *names, "all", "TTFT", "n"], rows)
 
 
 TABLES = {"compare": lambda: compare("compare.json"), "compare_1b": lambda: compare("compare_1b.json"), "policies": policies}

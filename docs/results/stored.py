@@ -9,9 +9,11 @@ ENGINES = {  # of bench/compare
     "lazyllm": "lazyllm, dense", "lazyllm-auto": "lazyllm, `--prune auto`", "openvino": "OpenVINO GenAI", "llama.cpp": "llama.cpp",
 }
 POLICIES = {  # of docs/results/policies: what each is
-    "none": "dense", "auto": "LazyLLM, `auto`", "random=0.44": "random tokens",
-    "static_pruning=3:0.36": "static pruning", "gem_filter=7:0.17/max~15": "GemFilter", "fast_kv=7:0.23": "FastKV",
+    "none": "dense", "safe": "LazyLLM, `safe`", "auto": "LazyLLM, `auto`", "fast": "LazyLLM, `fast`",
+    "random=0.44min270": "random tokens", "static_pruning=3:0.36min245": "static pruning",
+    "gem_filter=7:0.17min140/max^24max~15": "GemFilter", "fast_kv=7:0.23min195": "FastKV",
     "none+snapkv:0.25": "SnapKV (an eviction)", "none+window:4,252": "StreamingLLM (an eviction)",
+    "none+tova:0.25": "TOVA (an eviction)", "none+h2o:0.25": "H2O (an eviction)", "none+vatp:0.25": "VATP (an eviction)",
 }
 
 
