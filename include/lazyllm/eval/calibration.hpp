@@ -96,7 +96,8 @@ class LossMeter {
   std::vector<bool> dense_right_;
 };
 
-/// The presets of a model of `config`: schedules of fractions, `none` where nothing stays within the limit.
+/// The presets of a model of `config`: schedules of fractions with a least number of tokens, `none` where nothing stays
+/// within the limit.
 /// on_trial(trial) false ends the search; the best so far is the result. Throws Error (invalid_argument) for no items,
 /// and by lost answers where the dense model has none right.
 template <GraphMaker MakeGraph>

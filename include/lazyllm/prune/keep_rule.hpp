@@ -65,7 +65,7 @@ class KeepRule {
   }
 
   /// As a schedule's text names it: 0.25, 512, p30 or m0.9, and with at_least(256): 0.25min256.
-  [[nodiscard]] std::string text() const { return share_text() + (least_ == 0 ? "" : "min" + std::to_string(least_)); }
+  [[nodiscard]] std::string text() const { return rule_text() + (least_ == 0 ? "" : "min" + std::to_string(least_)); }
 
   friend bool operator==(const KeepRule&, const KeepRule&) = default;
 
@@ -74,7 +74,7 @@ class KeepRule {
   static constexpr std::uint64_t fraction_unit = 1'000'000'000;
   KeepRule(Kind kind, std::uint64_t value) : kind_(kind), value_(value) {}
 
-  [[nodiscard]] std::string share_text() const {
+  [[nodiscard]] std::string rule_text() const {
     if (kind_ == Kind::count) return std::to_string(value_);
     if (kind_ == Kind::percentile) return "p" + std::to_string(value_);
     std::string digits = std::to_string(fraction_unit + value_ % fraction_unit).substr(1);  // nine, leading zeros too
