@@ -112,6 +112,19 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
   /// hardware asks in time, and asking twice costs 5 to 10 %.
   static constexpr std::size_t prefetch_bytes = 4096;
 
+  /// Asks for a block's share of the tables of scales and minima of the P panels that come next: each panel's tables
+  /// are a new place, which the hardware sees too late.
+  template <std::size_t P>
+  [[gnu::always_inline]] static inline void prefetch_next_scales(const std::byte* panels, std::size_t panel_stride,
+                                                                 std::size_t blocks, std::size_t block) {
+    constexpr std::size_t block_bytes = Scales::size_bytes(8) / 8 * (HasMinimum ? 2 : 1);
+    LAZYLLM_UNROLL
+    for (std::size_t p = P; p < 2 * P; ++p) {
+      const std::byte* const tables = Panel::scales(panels + p * panel_stride, blocks);
+      _mm_prefetch(reinterpret_cast<const char*>(tables) + block * block_bytes, _MM_HINT_T0);
+    }
+  }
+
   /// Adds the products of 4 weights of each column with 4 activations of each row.
   template <std::size_t R, std::size_t P>
   [[gnu::always_inline]] static inline void add_dots(__m512i (&dots)[R][P], const __m512i (&codes)[P],
@@ -174,6 +187,7 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
     }
     for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       const std::byte* codes = panels + b * Panel::code_bytes;
+      if constexpr (P <= 2) prefetch_next_scales<P>(panels, panel_stride, blocks, b);
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
         __m512i dots[R][P];
