@@ -1,7 +1,7 @@
-// Matmul tiles for AVX2: 6 rows x 16 columns (two halves of 8) or 12 rows x 8 columns for codes, 6 x 16 for floats.
-// Per block: dots = sum of code * activation, an exact int32, minus the zero point's share; then the float operations
-// of the other kernels: sum = fma(minimum, scaled_sum, sum), sum = fma((float)dots, weight scale * activation scale,
-// sum).
+// Matmul tiles for AVX2: 6 rows x 16 columns (two halves of 8) for codes of 4 bits and for floats; 12 rows for more
+// bits: 4 x 16 at a time with codes that are unpacked once for all, or 12 x 8 for 8 bits. Per block: dots = sum of code
+// * activation, an exact int32, minus the zero point's share; then the float operations of the other kernels: sum =
+// fma(minimum, scaled_sum, sum), sum = fma((float)dots, weight scale * activation scale, sum).
 #pragma once
 
 #include <lazyllm/core/bfloat16.hpp>
@@ -133,13 +133,6 @@ template <class Panel>
   return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, _mm256_set1_ps(info.scale)), sum);
 }
 
-/// Of the two halves of a panel a tile of few rows takes both at once: each
-/// broadcast serves two products. One of many rows takes one after the other:
-/// its accumulators fill the registers, and each unpacked vector serves all
-/// rows.
-template <std::size_t R>
-inline constexpr std::size_t halves_at_once = R <= 6 ? 2 : 1;
-
 /// Codes of 4 to 6 bits. A sum of two products is at most 2 * (2^Bits - 1) *
 /// 127; as many as fit an int16 are added before they are widened: the 8 groups
 /// of a block with 4 bits (30480), 4 with 5 bits (31496), 2 with 6 bits
@@ -148,52 +141,80 @@ template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
 struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   using Panel = AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>;
   static_assert(Bits <= 6);
-  static constexpr std::size_t max_rows = Bits == 5 ? 12 : 6;
+  static constexpr std::size_t max_rows = Bits == 4 ? 6 : 12;
   static constexpr std::size_t max_panels = 1;
   static constexpr std::size_t narrow_groups = Bits == 4 ? 8 : Bits == 5 ? 4 : 2;
   static_assert(narrow_groups * 2 * ((1 << Bits) - 1) * 127 <= 32767);
 
+  /// The codes of one part of a block: of its i-th group in columns 8 * half .. 8 * half + 7.
+  struct PackedCodes {
+    const std::byte* block;
+    std::size_t part;
+
+    [[gnu::always_inline]] __m256i operator()(std::size_t i, std::size_t half) const {
+      return load_codes_avx2<Panel>(block, group_at<Panel>(part, i), half);
+    }
+  };
+  /// The same in memory: the registers are for the sums.
+  struct UnpackedCodes {
+    __m256i vectors[part_groups<Panel>][2];
+
+    [[gnu::always_inline]] explicit UnpackedCodes(const PackedCodes& packed) {
+      LAZYLLM_UNROLL
+      for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
+        LAZYLLM_UNROLL
+        for (std::size_t h = 0; h < 2; ++h) vectors[i][h] = packed(i, h);
+      }
+      __asm__("" : "+m"(vectors));
+    }
+    [[gnu::always_inline]] __m256i operator()(std::size_t i, std::size_t half) const { return vectors[i][half]; }
+  };
+
   template <std::size_t R, std::size_t>
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
                   std::size_t blocks, const TileOutput& out) {
-    constexpr std::size_t halves = halves_at_once<R>;
+    constexpr std::size_t at_once = R <= 6 ? R : 4;
     alignas(32) float sums[R][2][8];  // the registers are for the pair sums
-    for (std::size_t first = 0; first < 2; first += halves) {
+    LAZYLLM_UNROLL
+    for (std::size_t r = 0; r < R; ++r) {
       LAZYLLM_UNROLL
-      for (std::size_t r = 0; r < R; ++r) {
-        LAZYLLM_UNROLL
-        for (std::size_t h = 0; h < halves; ++h) _mm256_store_ps(sums[r][first + h], _mm256_setzero_ps());
-      }
-      QuantizedTile a = x.tile(first_row);
-      for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
-        LAZYLLM_UNROLL
-        for (std::size_t part = 0; part < Panel::parts; ++part) add_part(a, panel, blocks, b, part, first, sums);
+      for (std::size_t h = 0; h < 2; ++h) _mm256_store_ps(sums[r][h], _mm256_setzero_ps());
+    }
+    QuantizedTile a = x.tile(first_row);
+    for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
+      const std::byte* block = panel + b * Panel::code_bytes;
+      LAZYLLM_UNROLL
+      for (std::size_t part = 0; part < Panel::parts; ++part) {
+        const PackedCodes packed{block, part};
+        if constexpr (R == at_once) {
+          add_part<R>(a, 0, packed, panel, blocks, b, part, sums);
+        } else {
+          const UnpackedCodes unpacked(packed);
+          for (std::size_t first = 0; first < R; first += at_once) {
+            add_part<at_once>(a, first, unpacked, panel, blocks, b, part, sums + first);
+          }
+        }
       }
     }
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) write_row_avx2(_mm256_load_ps(sums[r][0]), _mm256_load_ps(sums[r][1]), r, out);
   }
 
-  /// Adds the products of one part of block b to the sums of halves_at_once<R>
-  /// halves from `first` on.
-  template <std::size_t R>
-  [[gnu::always_inline]] static inline void add_part(const QuantizedTile& a, const std::byte* panel, std::size_t blocks,
-                                                     std::size_t b, std::size_t part, std::size_t first,
-                                                     float (&sums)[R][2][8]) {
-    constexpr std::size_t halves = halves_at_once<R>;
-    const std::byte* block = panel + b * Panel::code_bytes;
-    __m256i dots[R][halves], pairs[R][halves];
+  /// Adds the products of one part of block b and R rows from `first` on to their sums.
+  template <std::size_t R, class Codes>
+  [[gnu::always_inline]] static inline void add_part(const QuantizedTile& a, std::size_t first, const Codes& codes_of,
+                                                     const std::byte* panel, std::size_t blocks, std::size_t b,
+                                                     std::size_t part, float (*sums)[2][8]) {
+    __m256i dots[R][2], pairs[R][2];
     LAZYLLM_UNROLL
     for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
-      const std::size_t group = group_at<Panel>(part, i);
-      __m256i codes[halves];
-      LAZYLLM_UNROLL
-      for (std::size_t h = 0; h < halves; ++h) codes[h] = load_codes_avx2<Panel>(block, group, first + h);
+      __m256i codes[2] = {codes_of(i, 0), codes_of(i, 1)};
+      for (__m256i& vector : codes) keep_in_register(vector);
       LAZYLLM_UNROLL
       for (std::size_t r = 0; r < R; ++r) {
-        const __m256i four = broadcast_codes_avx2(a.codes(r) + group * 4);
+        const __m256i four = broadcast_codes_avx2(a.codes(first + r) + group_at<Panel>(part, i) * 4);
         LAZYLLM_UNROLL
-        for (std::size_t h = 0; h < halves; ++h) {
+        for (std::size_t h = 0; h < 2; ++h) {
           const __m256i products = _mm256_maddubs_epi16(codes[h], four);
           pairs[r][h] = i % narrow_groups == 0 ? products : _mm256_add_epi16(pairs[r][h], products);
           keep_in_register(pairs[r][h]);
@@ -203,20 +224,20 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
       LAZYLLM_UNROLL
       for (std::size_t r = 0; r < R; ++r) {
         LAZYLLM_UNROLL
-        for (std::size_t h = 0; h < halves; ++h) {
+        for (std::size_t h = 0; h < 2; ++h) {
           const __m256i wide = _mm256_madd_epi16(pairs[r][h], _mm256_set1_epi16(1));
-          const __m256i before = i < narrow_groups ? start_of_dots_avx2<Panel>(a.block(r), part) : dots[r][h];
+          const __m256i before = i < narrow_groups ? start_of_dots_avx2<Panel>(a.block(first + r), part) : dots[r][h];
           dots[r][h] = _mm256_add_epi32(wide, before);
         }
       }
     }
     LAZYLLM_UNROLL
-    for (std::size_t h = 0; h < halves; ++h) {
+    for (std::size_t h = 0; h < 2; ++h) {
       LAZYLLM_UNROLL
       for (std::size_t r = 0; r < R; ++r) {
-        float* const sum = sums[r][first + h];
+        float* const sum = sums[r][h];
         _mm256_store_ps(sum, scale_dots_avx2<Panel>(_mm256_load_ps(sum), dots[r][h], panel, blocks,
-                                                    b * Panel::parts + part, first + h, a.block(r)));
+                                                    b * Panel::parts + part, h, a.block(first + r)));
       }
     }
   }
@@ -234,6 +255,12 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, HalfScales, false>> {
   using Panel = AffinePanel<8, 128, HalfScales, false>;
   static constexpr std::size_t max_rows = 12;
   static constexpr std::size_t max_panels = 1;
+
+  /// Of the two halves of a panel a tile of few rows takes both at once: each broadcast serves two products. One of
+  /// many rows takes one after the other: its accumulators fill the registers, and each vector of weights serves all
+  /// rows.
+  template <std::size_t R>
+  static constexpr std::size_t halves_at_once = R <= 6 ? 2 : 1;
 
   /// The weights of one line of a block in columns 8 * half .. 8 * half + 7.
   struct Weights {
