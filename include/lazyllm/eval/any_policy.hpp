@@ -77,7 +77,7 @@ struct PolicySpec {
 /// A policy's text:
 ///   POLICY  BODY, then any of +cached (decode steps revive nothing), +reviveN (at most N tokens a layer and step; or
 ///           as parse_revival_budget reads it) and an eviction as +tova:512 (parse_eviction)
-///   BODY    none, a SCHEDULE (parse_schedule), safe, auto or fast (the presets; +revive8,16,2 unless told), or
+///   BODY    none, a SCHEDULE (parse_schedule), safe, auto or fast (the presets; +revive8,16,0 unless told), or
 ///           random=SCHEDULE       as many random tokens as the schedule keeps
 ///           random=KEEP           before the model
 ///           static_pruning=LAYER:KEEP, fast_kv=LAYER:KEEP    implies +cached
