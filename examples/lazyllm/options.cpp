@@ -101,12 +101,12 @@ void add_common_options(CLI::App& command, Options& options, std::string& prune)
             options.limits.decode_revivals =
                 as_usage("--decode-revivals", [&] { return lazyllm::parse_revival_budget(text); });
           },
-          "most tokens that a decode step revives for one layer, the best-scored; 8,16,2 is 8 for each of the first 16 "
-          "tokens, then 2; default: that with safe, auto and fast, else no bound")
+          "most tokens that a decode step revives for one layer, the best-scored; 8,16,0 is 8 for each of the first 16 "
+          "tokens, then none; default: that with safe, auto and fast, else no bound")
       ->type_name("COUNT");
   command
       .add_option("--dense-below", options.limits.dense_below,
-                  "nothing is pruned while the context has fewer tokens; 0 is 256 with safe, auto and fast")
+                  "nothing is pruned while the context has fewer tokens; 0 is 384 with safe, auto and fast")
       ->capture_default_str()
       ->check(whole_number(0, most_tokens));
   command

@@ -26,10 +26,10 @@ TEST_CASE("Early tokens have a budget of their own, counted from 1") {
 
 TEST_CASE("A budget as text is one number or three") {
   CHECK(parse_revival_budget("8") == RevivalBudget{8});
-  CHECK(parse_revival_budget("8,16,2") == RevivalBudget{8, 16, 2});
+  CHECK(parse_revival_budget("8,16,0") == RevivalBudget{8, 16, 0});
   CHECK(parse_revival_budget("0,0,0") == RevivalBudget{0, 0, 0});
   for (const char* text : {"", "-1", "8,", "8,16", "8,16,", "8,16,2,1", "8, 16, 2", "1.5", ",16,2"}) {
     CAPTURE(text);
-    CHECK_THROWS_WITH_AS(parse_revival_budget(text), doctest::Contains("neither a number nor three as 8,16,2"), Error);
+    CHECK_THROWS_WITH_AS(parse_revival_budget(text), doctest::Contains("neither a number nor three as 8,16,0"), Error);
   }
 }

@@ -33,7 +33,7 @@ struct RevivalBudget {
   friend bool operator==(const RevivalBudget&, const RevivalBudget&) = default;
 };
 
-/// "8", or "8,16,2": 8 for each of the first 16 tokens, then 2. Throws Error (invalid_argument) for others.
+/// "8", or "8,16,0": 8 for each of the first 16 tokens, then none. Throws Error (invalid_argument) for others.
 [[nodiscard]] inline RevivalBudget parse_revival_budget(std::string_view text) {
   RevivalBudget budget;
   std::string_view early = text, tokens, later;
@@ -44,7 +44,7 @@ struct RevivalBudget {
                     detail::parse_number(later, budget.later)));
   if (!good) {
     throw Error(ErrorCode::invalid_argument,
-                "revivals of a decode step: '" + std::string(text) + "' is neither a number nor three as 8,16,2");
+                "revivals of a decode step: '" + std::string(text) + "' is neither a number nor three as 8,16,0");
   }
   return budget;
 }

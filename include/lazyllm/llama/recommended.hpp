@@ -50,9 +50,10 @@ struct PresetSchedules {
 }
 
 /// What goes with a preset in SessionOptions: how many tokens a decode step revives for one layer (an answer's first
-/// words need most), and of how many tokens on a context is pruned.
+/// words need most; after them none, so that no step is slower than a dense one), and of how many tokens on a context is
+/// pruned.
 inline constexpr RevivalBudget recommended_decode_revivals = {.early = 8, .early_tokens = 16, .later = 0};
-inline constexpr std::size_t recommended_dense_below = 256;
+inline constexpr std::size_t recommended_dense_below = 384;
 
 /// Of a measured model its own; of another one the safe rule: 1,024 tokens enter the layers above 18/30 of the depth,
 /// 256 those above 21/30.
