@@ -9,7 +9,7 @@ import argparse
 import re
 import sys
 
-from stored import ENGINES, POLICIES, RESULTS, answers, load, median
+from stored import ENGINES, POLICIES, RESULTS, answers, differences, load, median, sure
 
 ROOT = RESULTS.parent.parent
 
@@ -64,7 +64,49 @@ def policies():
     return table(["", *names, "all", "TTFT", "n"], rows)
 
 
-TABLES = {"compare": lambda: compare("compare.json"), "compare_1b": lambda: compare("compare_1b.json"), "policies": policies}
+HELD_OUT = {  # runs of docs/results/held_out: (what was asked, policies)
+    "prompts": ("", ("auto", "safe")), "own_words": (", its own words first", ("auto", "auto+cached")),
+    "second": ("", ("auto", "auto+cached")),
+}
+
+
+def held_out():
+    """The presets on items that they were not chosen on."""
+    rows = []
+    for run, (asked, policies) in HELD_OUT.items():
+        run = f"held_out/{run}"
+        tasks = answers(run)
+        for policy in policies:
+            for task in (task for task in tasks if task != "all"):
+                row = tasks[task][policy]
+                all_sure, kept = sure(run, task, policy)
+                net = f"{100 * float(row['net']):+.1f} ({100 * float(row['net_low']):+.1f} to {100 * float(row['net_high']):+.1f})"
+                rows.append([f"`{policy}`, {task}{asked}", row["n"], row["dense_right"], row["right"], net,
+                             f"{100 * int(row['retained']) / int(row['dense_right']):.1f} % {interval(row, 'retained')}", f"{kept} of {all_sure}",
+                             f"{float(row['speed_up']):.2f}"])
+    return table(["preset, task", "n", "dense", "right", "net, points", "retained", "sure", "TTFT"], rows)
+
+
+def baselines():
+    """What `auto` has right more often than each policy of others, in points."""
+    more = differences("policies", "auto")
+    names = [task for task in answers("policies")]
+    rows = []
+    for policy, name in POLICIES.items():
+        if policy in ("none", "safe", "auto", "fast"):
+            continue
+        cells = []
+        for task in names:
+            share, reach = more[policy][task]
+            cells.append(f"{100 * share:+.0f} ({100 * (share - reach):+.0f} to {100 * (share + reach):+.0f})")
+        rows.append([name, *cells])
+    return table(["", *names], rows)
+
+
+TABLES = {
+    "baselines": baselines, "compare": lambda: compare("compare.json"), "compare_1b": lambda: compare("compare_1b.json"),
+    "held_out": held_out, "policies": policies,
+}
 
 
 def main():
