@@ -25,8 +25,8 @@ struct VectorOperations {
 
 /// Cycles that the operations take at least. Intel server cores, 512-bit: every operation takes one of two ports;
 /// 256-bit: three ports, two of which take products, shifts and conversions. AMD since Zen 3 (Zen 4 splits 512-bit
-/// operations, which changes no share): four pipes, two of which take products, float or integer (measured on Zen 4: 12 of
-/// vpmaddubsw and vmulps each take 12 cycles).
+/// operations, which changes no share): four pipes, two of which take products, float or integer (measured on Zen 4: 12
+/// of vpmaddubsw and vmulps each take 12 cycles).
 [[nodiscard]] inline double least_cycles(const VectorOperations& ops, Isa isa, bool amd) {
   const double products = ops.integer_products + ops.float_products;
   if (!amd) return isa == Isa::avx512vnni ? ops.all() / 2 : std::max((products + ops.shifts) / 2, ops.all() / 3);

@@ -50,8 +50,8 @@ struct PresetSchedules {
 }
 
 /// What goes with a preset in SessionOptions: how many tokens a decode step revives for one layer (an answer's first
-/// words need most; after them none, so that no step is slower than a dense one), and of how many tokens on a context is
-/// pruned.
+/// words need most; after them none, so that no step is slower than a dense one), and of how many tokens on a context
+/// is pruned.
 inline constexpr RevivalBudget recommended_decode_revivals = {.early = 8, .early_tokens = 16, .later = 0};
 inline constexpr std::size_t recommended_dense_below = 384;
 

@@ -174,6 +174,7 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   static void run(const QuantizedRows& x, std::size_t first_row, const std::byte* panel, std::size_t,
                   std::size_t blocks, const TileOutput& out) {
     constexpr std::size_t at_once = R <= 6 ? R : 4;
+    static_assert(R % at_once == 0);
     alignas(32) float sums[R][2][8];  // the registers are for the pair sums
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
