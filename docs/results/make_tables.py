@@ -27,6 +27,10 @@ def interval(row, name):
     return f"({100 * float(row[name + '_low']):.0f} to {100 * float(row[name + '_high']):.0f})"
 
 
+def points(share, low, high, digits):
+    return "{:+.{d}f} ({:+.{d}f} to {:+.{d}f})".format(*(100 * float(value) for value in (share, low, high)), d=digits)
+
+
 def compare(name):
     """Beside other programs: a column for each, tokens per second, medians over the rounds."""
     run = load(name)
@@ -80,9 +84,9 @@ def held_out():
             for task in (task for task in tasks if task != "all"):
                 row = tasks[task][policy]
                 all_sure, kept = sure(run, task, policy)
-                net = f"{100 * float(row['net']):+.1f} ({100 * float(row['net_low']):+.1f} to {100 * float(row['net_high']):+.1f})"
-                rows.append([f"`{policy}`, {task}{asked}", row["n"], row["dense_right"], row["right"], net,
-                             f"{100 * int(row['retained']) / int(row['dense_right']):.1f} % {interval(row, 'retained')}", f"{kept} of {all_sure}",
+                retained = f"{100 * int(row['retained']) / int(row['dense_right']):.1f} % {interval(row, 'retained')}"
+                rows.append([f"`{policy}`, {task}{asked}", row["n"], row["dense_right"], row["right"],
+                             points(row["net"], row["net_low"], row["net_high"], 1), retained, f"{kept} of {all_sure}",
                              f"{float(row['speed_up']):.2f}"])
     return table(["preset, task", "n", "dense", "right", "net, points", "retained", "sure", "TTFT"], rows)
 
@@ -90,17 +94,10 @@ def held_out():
 def baselines():
     """What `auto` has right more often than each policy of others, in points."""
     more = differences("policies", "auto")
-    names = [task for task in answers("policies")]
-    rows = []
-    for policy, name in POLICIES.items():
-        if policy in ("none", "safe", "auto", "fast"):
-            continue
-        cells = []
-        for task in names:
-            share, reach = more[policy][task]
-            cells.append(f"{100 * share:+.0f} ({100 * (share - reach):+.0f} to {100 * (share + reach):+.0f})")
-        rows.append([name, *cells])
-    return table(["", *names], rows)
+    tasks = list(answers("policies"))
+    rows = [[name, *(points(*more[policy][task], 0) for task in tasks)]
+            for policy, name in POLICIES.items() if policy not in ("none", "safe", "auto", "fast")]
+    return table(["", *tasks], rows)
 
 
 TABLES = {

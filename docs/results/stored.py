@@ -1,5 +1,6 @@
 """What docs/results/ stores, as the figures and tables read it."""
 import csv
+import functools
 import json
 import math
 import pathlib
@@ -40,15 +41,16 @@ def answers(run):
     return tasks
 
 
+@functools.cache
 def items(run):
     """The records of a run of `lazyllm eval` as {(task, length, depth, item): {policy: record}}."""
-    items = {}
+    found = {}
     with (RESULTS / run / "records.jsonl").open() as file:
         next(file)  # what the run was
         for record in map(json.loads, file):
             key = tuple(record[name] for name in ("task", "length", "depth", "item"))
-            items.setdefault(key, {})[record["policy"]] = record
-    return items
+            found.setdefault(key, {})[record["policy"]] = record
+    return found
 
 
 def sure(run, task, policy):
@@ -61,7 +63,7 @@ def sure(run, task, policy):
 
 def differences(run, ours):
     """Of a run of `lazyllm eval`: {policy: {task: (share of the items that `ours` has right and the policy has not, minus
-    the other way round, and how far its 95 % interval reaches to both sides)}}; the task "all" has all. The interval is
+    the other way round, and both ends of its 95 % interval)}}; the task "all" has all. The interval is
     that of matched pairs: Agresti and Min, Statistics in Medicine 24, 2005, a half added to each of the four counts."""
     counts = {}
     for key, of in items(run).items():
@@ -73,6 +75,7 @@ def differences(run, ours):
 
     def difference(n, gained, lost):
         share = (gained - lost) / (n + 2)
-        return share, 1.96 * math.sqrt((gained + lost + 1) / (n + 2) ** 2 - share ** 2 / (n + 2))
+        reach = 1.96 * math.sqrt((gained + lost + 1) / (n + 2) ** 2 - share ** 2 / (n + 2))
+        return share, share - reach, share + reach
 
     return {policy: {task: difference(*c) for task, c in of.items()} for policy, of in counts.items()}
