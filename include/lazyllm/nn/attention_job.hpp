@@ -104,7 +104,8 @@ class AttentionJob {
     }
   }
 
-  /// Many rows: a thread takes a block through all segments. Late blocks, which see most keys, come first.
+  /// Many rows: a thread takes a block through all segments. One head after the other, whose keys stay in the cache;
+  /// late blocks, which see most keys, come first.
   template <Executor E>
   void run_blocks(E& executor) {
     executor.parallel_for(blocks_ * shape_.kv_heads, [this](std::size_t begin, std::size_t end) {
@@ -113,8 +114,8 @@ class AttentionJob {
       const AttentionState segment = blocking_.state_at(workspace.states.data());
       const AttentionState total = blocking_.state_at(workspace.states.data() + blocking_.state_floats);
       for (std::size_t i = begin; i < end; ++i) {
-        const Block b = block(blocks_ - 1 - i / shape_.kv_heads);
-        const std::size_t kv_head = i % shape_.kv_heads;
+        const Block b = block(blocks_ - 1 - i % blocks_);
+        const std::size_t kv_head = i / blocks_;
         load_queries(b, kv_head, workspace);
         clear(b, total);
         for (std::size_t s = 0; s * segment_keys < b.limit; ++s) {
@@ -211,7 +212,7 @@ class AttentionJob {
   /// Softmax of a block over one segment of keys, from a fresh state.
   void attend_segment(const Block& b, std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace,
                       const AttentionState& state) const {
-    clear(b, state);
+    std::fill_n(state.max, b.tokens * blocking_.group, -std::numeric_limits<float>::infinity());
     const std::size_t first = index * segment_keys;
     AttentionSegment segment = segment_of(b, first, workspace);
     segment.state = state;

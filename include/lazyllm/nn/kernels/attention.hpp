@@ -50,7 +50,7 @@ struct AttentionSegment {
   const std::size_t* counts = nullptr;  // [rows] keys of this segment that the row sees, ascending
   float* const* score_rows = nullptr;   // [rows] where the row's scores of this segment go, or null
   CodeScales scales;                    // of codes only
-  AttentionState state;                 // max -infinity, sums and out zero
+  AttentionState state;                 // max -infinity before; sums and out are written where a row sees a key
 };
 
 /// Keys of the tiles that hold `count` keys.

@@ -14,6 +14,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 
 #if defined(__x86_64__)
 
@@ -117,48 +118,59 @@ inline void take_value_logs(VnniFloats, const CodeScales& scales, std::size_t n)
   }
 }
 
-using CodeSums [[gnu::vector_size(64)]] = std::int32_t;  // g++ keeps these in registers, and copies __m512i
+/// The four bytes at p, sixteen times.
+inline __m512i broadcast_word(const void* p) {
+  std::int32_t word;
+  std::memcpy(&word, p, sizeof word);
+  return _mm512_set1_epi32(word);
+}
 
-/// out[r, c] = scales[c] * (starts[r] + sum over words w of left[r, w] . right[w, c]); R rows, C vectors of c. Of each
-/// word's four bytes one side's are unsigned: those of left (weights, with values: no starts and no scales) or of right
-/// (keys, with queries).
-template <bool LeftUnsigned, std::size_t R, std::size_t C>
-void multiply_codes(const std::byte* left, std::size_t left_bytes, const std::byte* right, std::size_t right_bytes,
-                    std::size_t words, const std::int32_t* starts, const float* scales, float* out,
-                    std::size_t out_stride) {
+// g++ keeps these in registers, and copies __m512i and __m512.
+using CodeSums [[gnu::vector_size(64)]] = std::int32_t;
+using CodeMaxima [[gnu::vector_size(64)]] = float;
+
+/// Products of codes [R, segment_keys] of R rows from `row` on, times the keys' scales; times the queries' they are the
+/// raw scores. Of the segment's keys from `first` to first + key_tile.
+template <std::size_t R>
+void score_tile(VnniFloats, const AttentionSegment& segment, std::size_t row, std::size_t first, float* products) {
+  constexpr std::size_t C = key_tile / 16;
+  const std::size_t words = (segment.head_dim + 3) / 4;
+  const auto* const queries = reinterpret_cast<const std::byte*>(segment.queries) + row * segment.padded_dim;
+  const auto* const keys = reinterpret_cast<const std::byte*>(segment.keys) + first * words * 4;
   CodeSums sums[R][C];
   LAZYLLM_UNROLL
   for (std::size_t r = 0; r < R; ++r) {
     LAZYLLM_UNROLL
-    for (std::size_t c = 0; c < C; ++c) sums[r][c] = (CodeSums)_mm512_set1_epi32(LeftUnsigned ? 0 : starts[r]);
+    for (std::size_t c = 0; c < C; ++c) sums[r][c] = (CodeSums)_mm512_set1_epi32(segment.scales.starts[row + r]);
   }
   std::size_t w = 0;
   do {
     __m512i columns[C];
     LAZYLLM_UNROLL
-    for (std::size_t c = 0; c < C; ++c) columns[c] = _mm512_loadu_si512(right + w * right_bytes + 64 * c);
+    for (std::size_t c = 0; c < C; ++c) columns[c] = _mm512_loadu_si512(keys + (w * key_tile + 16 * c) * 4);
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
-      std::int32_t word;
-      std::memcpy(&word, left + r * left_bytes + 4 * w, sizeof word);
-      const __m512i row = _mm512_set1_epi32(word);
+      const __m512i query = broadcast_word(queries + r * segment.padded_dim + 4 * w);
       LAZYLLM_UNROLL
       for (std::size_t c = 0; c < C; ++c) {
-        const __m512i sum = (__m512i)sums[r][c];
-        sums[r][c] = (CodeSums)(LeftUnsigned ? _mm512_dpbusd_epi32(sum, row, columns[c])
-                                             : _mm512_dpbusd_epi32(sum, columns[c], row));
+        sums[r][c] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r][c], columns[c], query);
       }
     }
   } while (++w < words);
   LAZYLLM_UNROLL
   for (std::size_t c = 0; c < C; ++c) {
-    const __m512 scale = LeftUnsigned ? _mm512_set1_ps(1.0f) : _mm512_loadu_ps(scales + 16 * c);
+    const __m512 scale = _mm512_loadu_ps(segment.scales.keys + first + 16 * c);
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
-      const __m512 sum = _mm512_cvtepi32_ps((__m512i)sums[r][c]);
-      _mm512_storeu_ps(out + r * out_stride + 16 * c, LeftUnsigned ? sum : _mm512_mul_ps(sum, scale));
+      _mm512_storeu_ps(products + r * segment_keys + first + 16 * c,
+                       _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums[r][c]), scale));
     }
   }
+}
+
+template <std::size_t R>
+void score_panel(VnniFloats tag, const AttentionSegment& segment, std::size_t row, std::size_t keys, float* products) {
+  for (std::size_t first = 0; first < keys; first += key_tile) score_tile<R>(tag, segment, row, first, products);
 }
 
 /// 2^x for x <= 120; relative error 7.6e-5, far below a step of the weights.
@@ -170,94 +182,183 @@ inline __m512 rough_exp2(__m512 x) {
   return _mm512_scalef_ps(p, x);
 }
 
-/// A row's products of codes, times the keys' scales, as codes of weights of the first n keys, a multiple of key_tile.
-/// With m such that the largest 2^(score log2 e - m) * (value's scale) lies in 240 .. 255, the codes are these numbers,
-/// cut after adding a fraction; m is the row's maximum and the sum of 2^(score log2 e - m) its sum of weights.
-inline void weigh_codes(const AttentionSegment& segment, std::size_t row, std::size_t n, float* products,
-                        std::uint8_t* codes) {
-  constexpr float log2_e = 0x1.715476p+0f, log2_240 = 7.9068906f;
-  const std::size_t count = segment.counts[row];
-  const float query_scale = segment.scales.queries[row];
-  if (float* const to = segment.score_rows[row]; to != nullptr) {
-    for (std::size_t k = 0; k < count; ++k) to[k] = products[k] * query_scale;
+/// The softmax of a panel of rows over a segment, as codes of weights. With m such that the largest
+/// 2^(score log2 e - m) * (value's scale) of a row lies in 240 .. 255, the codes are these numbers, cut after adding a
+/// fraction; m is the row's maximum and the sum of 2^(score log2 e - m) its sum of weights. Weights of keys that a row
+/// does not see are zeros.
+/// Made in steps of one row and key_tile keys, which go between the dots of another panel: those take the CPU's ports
+/// of products, and most of a step takes the others.
+class WeightCodes {
+ public:
+  /// Products of R rows from `row` on with the first `keys` keys, a multiple of key_tile; reports their scores.
+  template <std::size_t R, class V>
+  void score(V tag, const AttentionSegment& segment, std::size_t row, std::size_t keys) {
+    segment_ = &segment;
+    row_ = row;
+    rows_ = R;
+    keys_ = keys;
+    next_row_ = next_key_ = 0;
+    std::fill_n(maxima_, R, (CodeMaxima)_mm512_set1_ps(-std::numeric_limits<float>::infinity()));
+    for (std::size_t first = 0; first < keys; first += key_tile) {
+      score_tile<R>(tag, segment, row, first, products_);
+      take_products<R>(first);
+    }
   }
-  if (count == 0) {
-    std::memset(codes, 0, n);
-    return;
-  }
-  std::fill(products + count, products + n, -std::numeric_limits<float>::infinity());
-  const __m512 factor = _mm512_set1_ps(query_scale * log2_e);
-  __m512 maxima = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
-  for (std::size_t k = 0; k < n; k += 16) {
-    const __m512 bound =
-        _mm512_fmadd_ps(_mm512_loadu_ps(products + k), factor, _mm512_loadu_ps(segment.scales.value_logs + k));
-    maxima = _mm512_max_ps(maxima, bound);
-  }
-  const float max = _mm512_reduce_max_ps(maxima) - log2_240;
-  __m512 sum = _mm512_setzero_ps();
-  for (std::size_t tile = 0; tile < n; tile += key_tile) {
+
+  [[nodiscard]] bool complete() const { return next_row_ == rows_; }
+
+  void step() {
+    const std::size_t row = row_ + next_row_;
+    const std::size_t place = next_row_ * segment_keys + next_key_;
+    float* const lanes = segment_->state.sums + row * sum_lanes;
+    if (next_key_ == 0) find_shift(row, lanes);
+    const __m512 factor = _mm512_set1_ps(segment_->scales.queries[row] * log2_e), shift = _mm512_set1_ps(shift_);
+    const float* const value_scales = segment_->scales.values + next_key_;
+    __m512 sum = _mm512_loadu_ps(lanes);
     __m512i weights[4];
     LAZYLLM_UNROLL
     for (std::size_t c = 0; c < 4; ++c) {
-      const std::size_t k = tile + 16 * c;
-      const __m512 e = rough_exp2(_mm512_fmsub_ps(_mm512_loadu_ps(products + k), factor, _mm512_set1_ps(max)));
+      const __m512 e = rough_exp2(_mm512_fmsub_ps(_mm512_loadu_ps(products_ + place + 16 * c), factor, shift));
       sum = _mm512_add_ps(sum, e);
-      weights[c] = _mm512_cvttps_epi32(
-          _mm512_fmadd_ps(e, _mm512_loadu_ps(segment.scales.values + k), _mm512_loadu_ps(weight_fractions.data() + k)));
+      weights[c] = _mm512_cvttps_epi32(_mm512_fmadd_ps(e, _mm512_loadu_ps(value_scales + 16 * c),
+                                                       _mm512_loadu_ps(weight_fractions.data() + next_key_ + 16 * c)));
     }
+    _mm512_storeu_ps(lanes, sum);
     // Four neighbours stay together, in the order of value_group_place.
-    _mm512_storeu_si512(codes + tile, _mm512_packus_epi16(_mm512_packus_epi32(weights[0], weights[1]),
-                                                          _mm512_packus_epi32(weights[2], weights[3])));
+    _mm512_storeu_si512(codes_ + place, _mm512_packus_epi16(_mm512_packus_epi32(weights[0], weights[1]),
+                                                            _mm512_packus_epi32(weights[2], weights[3])));
+    next_key_ += key_tile;
+    if (next_key_ < keys_) return;
+    next_key_ = 0;
+    ++next_row_;
   }
-  segment.state.max[row] = max * (1.0f / log2_e);
-  _mm512_storeu_ps(segment.state.sums + row * sum_lanes, sum);
+
+  /// The panel's part of state.out: the values, weighed. Takes steps of `next` meanwhile, and leaves it complete.
+  void sum_values(WeightCodes& next) const {
+    switch (rows_) {
+      case 0: break;
+      case 1: sum_values<1>(next); break;
+      case 2: sum_values<2>(next); break;
+      case 3: sum_values<3>(next); break;
+      case 4: sum_values<4>(next); break;
+      case 5: sum_values<5>(next); break;
+      default: sum_values<panel_rows>(next); break;
+    }
+    while (!next.complete()) next.step();
+  }
+
+ private:
+  static constexpr float log2_e = 0x1.715476p+0f;
+
+  /// Reports the rows' products of a tile, masks what a row does not see, and takes their maxima.
+  template <std::size_t R>
+  void take_products(std::size_t first) {
+    // Later rows see more, and if not all rows are reported, then the last.
+    const bool plain = segment_->counts[row_] >= first + key_tile && segment_->score_rows[row_ + R - 1] == nullptr;
+    if (!plain) report_and_mask(first);
+    __m512 value_logs[4];
+    LAZYLLM_UNROLL
+    for (std::size_t c = 0; c < 4; ++c) value_logs[c] = _mm512_loadu_ps(segment_->scales.value_logs + first + 16 * c);
+    LAZYLLM_UNROLL
+    for (std::size_t r = 0; r < R; ++r) {
+      const __m512 factor = _mm512_set1_ps(segment_->scales.queries[row_ + r] * log2_e);
+      __m512 maxima = (__m512)maxima_[r];
+      LAZYLLM_UNROLL
+      for (std::size_t c = 0; c < 4; ++c) {
+        const __m512 products = _mm512_loadu_ps(products_ + r * segment_keys + first + 16 * c);
+        maxima = _mm512_max_ps(maxima, _mm512_fmadd_ps(products, factor, value_logs[c]));
+      }
+      maxima_[r] = (CodeMaxima)maxima;
+    }
+  }
+
+  void report_and_mask(std::size_t first) {
+    for (std::size_t r = 0; r < rows_; ++r) {
+      float* const own = products_ + r * segment_keys + first;
+      const std::size_t limit = segment_->counts[row_ + r];
+      const std::size_t count = limit <= first ? 0 : std::min(key_tile, limit - first);
+      if (float* const to = segment_->score_rows[row_ + r]; to != nullptr) {
+        for (std::size_t k = 0; k < count; ++k) to[first + k] = own[k] * segment_->scales.queries[row_ + r];
+      }
+      std::fill(own + count, own + key_tile, -std::numeric_limits<float>::infinity());
+    }
+  }
+
+  void find_shift(std::size_t row, float* lanes) {
+    constexpr float log2_240 = 7.9068906f;
+    const float max = _mm512_reduce_max_ps((__m512)maxima_[next_row_]) - log2_240;
+    segment_->state.max[row] = max * (1.0f / log2_e);
+    shift_ = std::max(max, std::numeric_limits<float>::lowest());  // a row that sees no key has weights of 0
+    _mm512_storeu_ps(lanes, _mm512_setzero_ps());
+  }
+
+  template <std::size_t R>
+  void sum_values(WeightCodes& next) const {
+    const std::size_t dim = segment_->padded_dim;
+    std::size_t column = 0;
+    constexpr std::size_t C = R <= 3 ? 4 : 2;  // enough sums at once, and registers left for steps
+    for (; column + 16 * C <= dim; column += 16 * C) sum_value_columns<R, C>(column, next);
+    for (; column < dim; column += 16) sum_value_columns<R, 1>(column, next);
+  }
+
+  /// C vectors from `column` on of the R rows' weighed values.
+  template <std::size_t R, std::size_t C>
+  void sum_value_columns(std::size_t column, WeightCodes& next) const {
+    const std::size_t dim = segment_->padded_dim;
+    const auto* values = reinterpret_cast<const std::byte*>(segment_->values) + column * 4;
+    CodeSums sums[R][C] = {};
+    for (std::size_t k = 0; k < keys_; k += 16) {
+      LAZYLLM_UNROLL
+      for (std::size_t word = 0; word < 4; ++word) {
+        __m512i columns[C];
+        LAZYLLM_UNROLL
+        for (std::size_t c = 0; c < C; ++c) columns[c] = _mm512_loadu_si512(values + 64 * c);
+        values += dim * 4;
+        LAZYLLM_UNROLL
+        for (std::size_t r = 0; r < R; ++r) {
+          const __m512i weights = broadcast_word(codes_ + r * segment_keys + k + 4 * word);
+          LAZYLLM_UNROLL
+          for (std::size_t c = 0; c < C; ++c) {
+            sums[r][c] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r][c], weights, columns[c]);
+          }
+        }
+      }
+      if (!next.complete()) next.step();
+    }
+    float* const out = segment_->state.out + row_ * dim + column;
+    LAZYLLM_UNROLL
+    for (std::size_t r = 0; r < R; ++r) {
+      LAZYLLM_UNROLL
+      for (std::size_t c = 0; c < C; ++c) {
+        _mm512_storeu_ps(out + r * dim + 16 * c, _mm512_cvtepi32_ps((__m512i)sums[r][c]));
+      }
+    }
+  }
+
+  alignas(64) float products_[panel_rows * segment_keys];
+  alignas(64) std::uint8_t codes_[panel_rows * segment_keys];
+  CodeMaxima maxima_[panel_rows];
+  const AttentionSegment* segment_ = nullptr;
+  std::size_t row_ = 0, rows_ = 0, keys_ = 0;  // the panel
+  std::size_t next_row_ = 0, next_key_ = 0;    // of the next step
+  float shift_ = 0.0f;                         // m of the row that steps are at
+};
+
+/// All rows against one segment, for values of codes: a panel's weights are made while the panel before sums its
+/// values.
+template <class V>
+void attend_with_codes(V tag, const AttentionSegment& segment) {
+  WeightCodes panels[2];
+  WeightCodes *before = &panels[0], *next = &panels[1];
+  for_panels(segment, [&](auto rows, std::size_t row) {
+    next->template score<rows()>(tag, segment, row, whole_tiles(segment.counts[row + rows() - 1]));
+    before->sum_values(*next);
+    std::swap(before, next);
+  });
+  before->sum_values(*next);
 }
 
-/// out [R, padded_dim] = the values, weighed: from products [R, segment_keys], which weigh_codes describes, of the
-/// first `keys` keys. Weights of keys that a row does not see are zeros.
-template <std::size_t R>
-void sum_code_values(const AttentionSegment& segment, std::size_t row, std::size_t keys, float* products) {
-  alignas(64) std::uint8_t weights[R * segment_keys];
-  for (std::size_t r = 0; r < R; ++r) {
-    weigh_codes(segment, row + r, keys, products + r * segment_keys, weights + r * segment_keys);
-  }
-  const std::size_t dim = segment.padded_dim;
-  float* const out = segment.state.out + row * dim;
-  const auto* const weight_codes = reinterpret_cast<const std::byte*>(weights);
-  const auto* const value_codes = reinterpret_cast<const std::byte*>(segment.values);
-  std::size_t column = 0;
-  for (; column + 64 <= dim; column += 64) {
-    multiply_codes<true, R, 4>(weight_codes, segment_keys, value_codes + column * 4, dim * 4, keys / 4, nullptr,
-                               nullptr, out + column, dim);
-  }
-  for (; column < dim; column += 16) {
-    multiply_codes<true, R, 1>(weight_codes, segment_keys, value_codes + column * 4, dim * 4, keys / 4, nullptr,
-                               nullptr, out + column, dim);
-  }
-}
-
-/// Products of codes [R, segment_keys] of R rows from `row` on, times the keys' scales; times the queries' they are the
-/// raw scores. Of the segment's first `keys` keys, a multiple of key_tile.
-template <std::size_t R>
-void score_panel(VnniFloats, const AttentionSegment& segment, std::size_t row, std::size_t keys, float* products) {
-  const std::size_t words = (segment.head_dim + 3) / 4;
-  const auto* const query_codes = reinterpret_cast<const std::byte*>(segment.queries) + row * segment.padded_dim;
-  const auto* const key_codes = reinterpret_cast<const std::byte*>(segment.keys);
-  for (std::size_t first = 0; first < keys; first += key_tile) {
-    multiply_codes<false, R, 4>(query_codes, segment.padded_dim, key_codes + first * words * 4, key_tile * 4, words,
-                                segment.scales.starts + row, segment.scales.keys + first, products + first,
-                                segment_keys);
-  }
-}
-
-/// R rows from `row` on against one segment.
-template <std::size_t R>
-void attend_panel(VnniFloats, const AttentionSegment& segment, std::size_t row) {
-  alignas(64) float products[R * segment_keys];
-  const std::size_t keys = whole_tiles(segment.counts[row + R - 1]);
-  score_panel<R>(VnniFloats{}, segment, row, keys, products);
-  sum_code_values<R>(segment, row, keys, products);
-}
+inline void attend(VnniFloats tag, const AttentionSegment& segment) { attend_with_codes(tag, segment); }
 
 }  // namespace lazyllm::inline v0::detail
 LAZYLLM_TARGET_END

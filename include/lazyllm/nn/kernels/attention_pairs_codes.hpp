@@ -13,14 +13,15 @@
 LAZYLLM_TARGET_AVX512BF16_BEGIN
 namespace lazyllm::inline v0::detail {
 
-/// R rows from `row` on against one segment.
+/// Raw scores [R, segment_keys] of R rows from `row` on. Of the segment's keys from `first` to first + key_tile.
 template <std::size_t R>
-void attend_panel(PairCodeFloats, const AttentionSegment& segment, std::size_t row) {
-  alignas(64) float scores[R * segment_keys];
-  const std::size_t keys = whole_tiles(segment.counts[row + R - 1]);
-  score_panel<R>(Bfloat16Floats{}, segment, row, keys, scores);
-  sum_code_values<R>(segment, row, keys, scores);
+void score_tile(PairCodeFloats, const AttentionSegment& segment, std::size_t row, std::size_t first, float* scores) {
+  const std::size_t pairs = segment.head_dim / 2;
+  multiply_pairs<R, 4>(segment.queries + row * pairs, pairs, segment.keys + first * pairs, key_tile, pairs,
+                       scores + first, segment_keys);
 }
+
+inline void attend(PairCodeFloats tag, const AttentionSegment& segment) { attend_with_codes(tag, segment); }
 
 }  // namespace lazyllm::inline v0::detail
 LAZYLLM_TARGET_END
