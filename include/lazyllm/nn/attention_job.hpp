@@ -55,7 +55,8 @@ class AttentionJob {
         column_sums_(scores.column_sums),
         stats_rows_(column_sums_.empty() ? scores_.query_rows() : rows.size()),
         scratch_(scratch),
-        blocks_((rows.size() + blocking_.block_tokens - 1) / blocking_.block_tokens),
+        blocks_((rows.size() + blocking_.most_tokens - 1) / blocking_.most_tokens),
+        block_tokens_(blocking_.even_tokens(rows.size(), blocks_)),
         segments_((keys.size() + segment_keys - 1) / segment_keys) {
     auto key = keys.begin();
     for (std::size_t r = 0; r < rows.size(); ++r) {
@@ -85,13 +86,13 @@ class AttentionJob {
   /// The token rows of a block and the sizes that go with them.
   struct Block {
     std::size_t first;   // of rows_
-    std::size_t tokens;  // at most block_tokens
+    std::size_t tokens;  // at most block_tokens_
     std::size_t limit;   // keys that its last row sees
   };
 
   [[nodiscard]] Block block(std::size_t index) const {
-    const std::size_t first = index * blocking_.block_tokens;
-    const std::size_t tokens = std::min(blocking_.block_tokens, rows_.size() - first);
+    const std::size_t first = index * block_tokens_;
+    const std::size_t tokens = std::min(block_tokens_, rows_.size() - first);
     return {first, tokens, scratch_.limits()[first + tokens - 1]};
   }
 
@@ -416,6 +417,7 @@ class AttentionJob {
   const std::size_t stats_rows_;  // last rows whose maximum and sum are kept
   AttentionScratch& scratch_;
   const std::size_t blocks_;
+  const std::size_t block_tokens_;  // of each but the last
   const std::size_t segments_;
 };
 

@@ -29,24 +29,30 @@ struct AttentionShape {
 namespace detail {
 
 inline constexpr std::size_t split_rows = 8;         // calls of at most this many rows are spread over segments
-inline constexpr std::size_t most_block_rows = 192;  // query rows that share a transposed segment of keys
+inline constexpr std::size_t most_block_rows = 288;  // query rows that share a transposed segment of keys
 
 /// Sizes that follow from the shape alone.
 struct AttentionBlocking {
   explicit AttentionBlocking(const AttentionShape& shape)
       : group(shape.heads / shape.kv_heads),
-        block_tokens(std::max<std::size_t>(1, most_block_rows / group)),
-        block_rows(block_tokens * group),
+        most_tokens(std::max<std::size_t>(1, most_block_rows / group)),
+        block_rows(most_tokens * group),
         padded_dim((shape.head_dim + 15) / 16 * 16),
         state_rows((block_rows + 15) / 16 * 16),
         state_floats(state_rows * (16 + sum_lanes + padded_dim)) {}
 
   std::size_t group;         // query heads a KV head
-  std::size_t block_tokens;  // token rows of one block
-  std::size_t block_rows;    // query rows of one block: block_tokens * group
+  std::size_t most_tokens;  // token rows of one block
+  std::size_t block_rows;   // query rows of one block
   std::size_t padded_dim;
   std::size_t state_rows;    // block_rows rounded up to whole tiles of 16
   std::size_t state_floats;  // floats of one block's AttentionState, a multiple of 16
+
+  /// Token rows of each of `blocks` blocks, about as many, in whole panels, so that threads end together.
+  [[nodiscard]] std::size_t even_tokens(std::size_t rows, std::size_t blocks) const {
+    const std::size_t even = (rows + blocks - 1) / blocks;
+    return std::min(most_tokens, (even + panel_rows - 1) / panel_rows * panel_rows);
+  }
 
   [[nodiscard]] AttentionState state_at(float* p) const {
     return {p, p + state_rows * 16, p + state_rows * (16 + sum_lanes)};
@@ -84,7 +90,7 @@ class AttentionScratch {
     }
     while (workspaces_.size() < concurrency) workspaces_.push_back(make_workspace(blocking));
     const std::size_t few = std::min(rows, detail::split_rows);
-    const std::size_t blocks = (few + blocking.block_tokens - 1) / blocking.block_tokens;
+    const std::size_t blocks = (few + blocking.most_tokens - 1) / blocking.most_tokens;
     const std::size_t segments = (keys + detail::segment_keys - 1) / detail::segment_keys;
     grow(split_states_, blocks * shape.kv_heads * segments * blocking.state_floats);
     grow(limits_, rows);
