@@ -135,9 +135,10 @@ struct FirstLayer {
   std::vector<float> hidden, probabilities;
 };
 
-/// Layer 0 over all tokens of a fresh graph, with the probabilities of the last `query_rows` rows.
+/// Layer 0 over all tokens of a fresh graph, with the probabilities of the last `query_rows` rows. At most `outputs`
+/// rows have their output.
 FirstLayer run_first_layer(const Shared& weights, const std::vector<TokenId>& ids, std::size_t threads,
-                           std::size_t query_rows, Rows column_sums = {}) {
+                           std::size_t query_rows, Rows column_sums = {}, std::size_t outputs = SIZE_MAX) {
   std::vector<TokenIndex> all(ids.size());
   std::iota(all.begin(), all.end(), TokenIndex{0});
   ThreadPool pool(threads);
@@ -149,7 +150,7 @@ FirstLayer run_first_layer(const Shared& weights, const std::vector<TokenId>& id
   graph.run_layer({.layer = 0,
                    .rows = all,
                    .keys = all,
-                   .outputs = ids.size(),
+                   .outputs = std::min(outputs, ids.size()),
                    .hidden = rows,
                    .scores = ScoreView(result.probabilities.data(), query_rows, graph.head_count(), ids.size())},
                   column_sums);
@@ -268,6 +269,22 @@ TEST_CASE("Column sums are those of all rows, over several tiles, and asking for
     for (std::size_t r = 0; r < ids.size(); ++r) sum += double{probs[r * one.size() + i]};
     // The reported probabilities are rounded once more, each added one rounds the sum.
     CHECK(std::abs(double{one[i]} - sum) <= static_cast<double>(ids.size() + 1) * 0x1p-24 * sum);
+  }
+}
+
+TEST_CASE("Threads that take blocks through a layer give the bits of threads that share each tile") {
+  const Shared weights = quantised_model();
+  const std::vector<TokenId> ids = prompt(430);
+  const FirstLayer tiles = run_first_layer(weights, ids, 3, 40);  // too few rows for blocks of three threads
+  for (const std::size_t threads : {std::size_t{1}, std::size_t{2}}) {
+    for (const std::size_t outputs : {std::size_t{200}, std::size_t{400}, ids.size()}) {
+      CAPTURE(threads);
+      CAPTURE(outputs);
+      const FirstLayer blocks = run_first_layer(weights, ids, threads, 40, {}, outputs);
+      CHECK(blocks.probabilities == tiles.probabilities);
+      const auto skipped = static_cast<std::ptrdiff_t>((ids.size() - outputs) * 64);
+      CHECK(std::equal(blocks.hidden.begin() + skipped, blocks.hidden.end(), tiles.hidden.begin() + skipped));
+    }
   }
 }
 

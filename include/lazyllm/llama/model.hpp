@@ -1,5 +1,6 @@
-// The Llama graph of one sequence: shared const weights, its own KV cache, and scratch for one tile of rows.
-// hidden [rows, hidden_dim] runs through a layer tile by tile, so scratch does not grow with the prompt.
+// The Llama graph of one sequence: shared const weights, its own KV cache, and scratch that does not grow with the
+// prompt: hidden [rows, hidden_dim] runs through a layer tile by tile, all threads on each, or, once K and V are there,
+// block by block, a thread on each.
 // Source: Llama 2, arXiv 2307.09288 (RMSNorm, grouped-query attention, RoPE, SwiGLU).
 #pragma once
 
@@ -21,6 +22,8 @@
 #include <lazyllm/nn/rope.hpp>
 #include <lazyllm/nn/swiglu.hpp>
 #include <lazyllm/nn/value_norms.hpp>
+#include <lazyllm/parallel/executor.hpp>
+#include <lazyllm/parallel/lease_pool.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/quant/activations.hpp>
 #include <lazyllm/quant/any_matrix.hpp>
@@ -76,7 +79,7 @@ template <WeightChoice W = AsStored, Executor E = ThreadPool, KeyValueCache Cach
 class Llama {
  public:
   /// Rows of a prompt that pass through a layer together: enough to reuse each weight from the cache, few enough for
-  /// the tile's activations to stay there; a multiple of the kernels' tiles (12 rows of a matmul, 64 of attention with
+  /// the tile's activations to stay there; a multiple of the kernels' tiles (12 rows of a matmul, 96 of attention with
   /// 3 heads a group).
   static constexpr std::size_t tile_rows = 384;
 
@@ -129,14 +132,22 @@ class Llama {
   /// Keys of 8 bits have one scale a row: large numbers are spread over it.
   static constexpr bool spreads_keys = std::same_as<KeyElementOf<Layer>, Int8>;
 
-  /// Activations of one tile [tile_rows, ...].
+  /// Activations of some rows [rows, ...].
   struct Scratch {
     AlignedBuffer<float> normed, query, key, value, attended, gate;
     Activations input;
     AttentionScratch attention;
   };
+  /// The threads that do something, and the scratch that they do it in.
+  template <class X>  // an Executor; clang 14 crashes where a lambda names a template with constraints
+  struct Crew {
+    X& executor;
+    Scratch& scratch;
+  };
+  [[nodiscard]] Crew<E> everyone() { return {executor_, scratch_}; }
+  void prepare(Scratch& scratch, std::size_t rows, std::size_t context_size, std::size_t concurrency) const;
 
-  [[nodiscard]] Rows tile(AlignedBuffer<float>& buffer, std::size_t rows, std::size_t cols) const {
+  [[nodiscard]] static Rows part(AlignedBuffer<float>& buffer, std::size_t rows, std::size_t cols) {
     LAZYLLM_EXPECTS(rows * cols <= buffer.size());
     return {buffer.data(), rows, cols};
   }
@@ -146,13 +157,13 @@ class Llama {
     std::span<const float> bias;  // empty: none
     Rows out;
   };
-  /// All of scratch_.input, in one go over the threads.
-  template <std::same_as<Projection>... P>
-  void project_heads(const P&... projections) {
+  /// All of the crew's input, in one go over its threads.
+  template <Executor X, std::same_as<Projection>... P>
+  void project_heads(Crew<X> crew, const P&... projections) const {
     if ((projections.bias.empty() && ...)) {
-      matmul(active_isa(), scratch_.input, executor_, Product{projections.weight, projections.out}...);
+      matmul(active_isa(), crew.scratch.input, crew.executor, Product{projections.weight, projections.out}...);
     } else {
-      matmul(active_isa(), scratch_.input, executor_,
+      matmul(active_isa(), crew.scratch.input, crew.executor,
              Product{projections.weight, projections.out, detail::StoreWithBias{projections.bias}}...);
     }
   }
@@ -163,19 +174,33 @@ class Llama {
     for (std::size_t first = 0; first < rows; first += tile_rows) body(first, std::min(tile_rows, rows - first));
   }
   void run_tile(const LayerStep& step, Rows column_sums, std::size_t first, std::size_t count);
-  Rows norm_rows(ConstRows hidden, std::span<const float> weight);
-  void rotate(std::span<const TokenIndex> positions, Rows heads);
-  Rows project_queries(LayerIndex layer, ConstRows hidden, std::span<const TokenIndex> positions);
+  /// Rows that one thread takes through the rest of a layer, from the queries on: their activations stay in its caches,
+  /// and threads meet once a layer. Enough to share loads of weights, keys and values; and enough blocks for threads to
+  /// end together.
+  static constexpr std::size_t least_block_rows = 24, most_block_rows = 96, blocks_a_thread = 8;
+  /// Whether that many rows go block by block. Not with AMX: its kernels unpack weights once for all rows of a call.
+  [[nodiscard]] bool in_blocks(std::size_t rows) const {
+    return rows >= blocks_a_thread * executor_.concurrency() * least_block_rows && active_isa() != Isa::amx;
+  }
+  void finish_blocks(const LayerStep& step);
+  template <Executor X>
+  Rows norm_rows(Crew<X> crew, ConstRows hidden, std::span<const float> weight) const;
+  template <Executor X>
+  void rotate(X& executor, std::span<const TokenIndex> positions, Rows heads) const;
+  template <Executor X>
+  Rows project_queries(Crew<X> crew, LayerIndex layer, ConstRows hidden, std::span<const TokenIndex> positions) const;
   void store_keys(LayerIndex layer, std::span<const TokenIndex> positions, Rows key, ConstRows value);
-  void attend_and_feed(const LayerStep& step, ConstRows query, std::span<const TokenIndex> positions,
-                       AttentionScores scores, Rows hidden);
+  template <Executor X>
+  void attend_and_feed(Crew<X> crew, const LayerStep& step, ConstRows query, std::span<const TokenIndex> positions,
+                       AttentionScores scores, Rows hidden) const;
 
   std::shared_ptr<const LlamaWeights<W>> weights_;
   E& executor_;
   Cache cache_;
   RopeTable rope_;
   AttentionShape attention_shape_;
-  Scratch scratch_;
+  Scratch scratch_;                             // of a tile
+  detail::LeasePool<Scratch> block_scratches_;  // of a block, one a thread
 };
 
 template <WeightChoice W, Executor E>
@@ -206,23 +231,38 @@ Llama<W, E, Cache>::Llama(std::shared_ptr<const LlamaWeights<W>> weights, E& exe
                        .head_dim = config().head_dim,
                        .scale = 1.0f / std::sqrt(static_cast<float>(config().head_dim))} {
   rope_.reserve(context_size);
-  scratch_.attention.reserve(attention_shape_, std::min(tile_rows, context_size), context_size, tile_rows,
-                             executor.concurrency());
+  prepare(scratch_, tile_rows, context_size, executor.concurrency());
+  block_scratches_.grow(executor.concurrency(),
+                        [&](Scratch& scratch) { prepare(scratch, most_block_rows, context_size, 1); });
+}
+
+/// Room for `rows` rows.
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+void Llama<W, E, Cache>::prepare(Scratch& scratch, std::size_t rows, std::size_t context_size,
+                                 std::size_t concurrency) const {
+  scratch.attention.reserve(attention_shape_, std::min(rows, context_size), context_size, rows, concurrency);
   const std::size_t query_dim = config().heads * config().head_dim;
   const std::size_t kv_dim = config().kv_heads * config().head_dim;
-  const auto tile_buffer = [](std::size_t cols) { return AlignedBuffer<float>(tile_rows * cols); };
-  scratch_.normed = tile_buffer(config().hidden_dim);
-  scratch_.query = tile_buffer(query_dim);
-  scratch_.key = tile_buffer(kv_dim);
-  scratch_.value = tile_buffer(kv_dim);
-  scratch_.attended = tile_buffer(query_dim);
-  scratch_.gate = tile_buffer(config().ffn_dim);
-  scratch_.input.reserve(tile_rows, std::max({config().hidden_dim, query_dim, config().ffn_dim}));
+  const auto buffer = [&](std::size_t cols) { return AlignedBuffer<float>(rows * cols); };
+  scratch.normed = buffer(config().hidden_dim);
+  scratch.query = buffer(query_dim);
+  scratch.key = buffer(kv_dim);
+  scratch.value = buffer(kv_dim);
+  scratch.attended = buffer(query_dim);
+  scratch.gate = buffer(config().ffn_dim);
+  scratch.input.reserve(rows, std::max({config().hidden_dim, query_dim, config().ffn_dim}));
 }
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 void Llama<W, E, Cache>::run_layer(const LayerStep& step, Rows column_sums) {
   LAZYLLM_EXPECTS(step.rows.size() == step.hidden.rows() && step.outputs <= step.rows.size());
+  if (column_sums.empty() && in_blocks(step.outputs)) {
+    project_kv(step);
+    LayerStep rest = step;
+    rest.rows = step.rows.last(step.outputs);
+    rest.hidden = step.hidden.middle_rows(step.rows.size() - step.outputs, step.outputs);
+    return finish_blocks(rest);
+  }
   // Rows are ascending and attention is causal: a tile needs no K or V of the tiles after it.
   for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) { run_tile(step, column_sums, first, count); });
 }
@@ -239,30 +279,31 @@ void Llama<W, E, Cache>::run_tile(const LayerStep& step, Rows column_sums, std::
   const std::size_t skip = unused > first ? std::min(count, unused - first) : 0;
   const std::size_t outputs = count - skip;
 
-  const Rows normed = norm_rows(hidden, w.attention_norm);
-  const Projection query{w.query, w.query_bias, tile(scratch_.query, outputs, c.heads * c.head_dim)};
-  const Projection key{w.key, w.key_bias, tile(scratch_.key, count, c.kv_heads * c.head_dim)};
-  const Projection value{w.value, w.value_bias, tile(scratch_.value, count, c.kv_heads * c.head_dim)};
+  const Rows normed = norm_rows(everyone(), hidden, w.attention_norm);
+  const Projection query{w.query, w.query_bias, part(scratch_.query, outputs, c.heads * c.head_dim)};
+  const Projection key{w.key, w.key_bias, part(scratch_.key, count, c.kv_heads * c.head_dim)};
+  const Projection value{w.value, w.value_bias, part(scratch_.value, count, c.kv_heads * c.head_dim)};
   scratch_.input.assign(normed);
   if (skip == 0) {
-    project_heads(query, key, value);
+    project_heads(everyone(), query, key, value);
   } else {
-    project_heads(key, value);
+    project_heads(everyone(), key, value);
   }
   store_keys(step.layer, positions, key.out, value.out);
   if (outputs == 0) return;
   if (skip != 0) {
     scratch_.input.assign(normed.middle_rows(skip, outputs));
-    project_heads(query);
+    project_heads(everyone(), query);
   }
-  rotate(positions.subspan(skip), query.out);
+  rotate(executor_, positions.subspan(skip), query.out);
 
   // The part of the scores that this tile's rows fill: the score rows are the last rows of the whole step.
   ScoreView scores;
   const std::size_t first_score_row = step.rows.size() - step.scores.query_rows();
   const std::size_t begin = std::max(first + skip, first_score_row);
   if (begin < first + count) scores = step.scores.middle_query_rows(begin - first_score_row, first + count - begin);
-  attend_and_feed(step, query.out, positions.subspan(skip), {scores, column_sums}, hidden.middle_rows(skip, outputs));
+  attend_and_feed(everyone(), step, query.out, positions.subspan(skip), {scores, column_sums},
+                  hidden.middle_rows(skip, outputs));
 }
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
@@ -270,10 +311,10 @@ void Llama<W, E, Cache>::project_kv(const LayerStep& step) {
   const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
   const std::size_t kv_dim = config().kv_heads * config().head_dim;
   for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) {
-    const Projection key{w.key, w.key_bias, tile(scratch_.key, count, kv_dim)};
-    const Projection value{w.value, w.value_bias, tile(scratch_.value, count, kv_dim)};
-    scratch_.input.assign(norm_rows(step.hidden.middle_rows(first, count), w.attention_norm));
-    project_heads(key, value);
+    const Projection key{w.key, w.key_bias, part(scratch_.key, count, kv_dim)};
+    const Projection value{w.value, w.value_bias, part(scratch_.value, count, kv_dim)};
+    scratch_.input.assign(norm_rows(everyone(), step.hidden.middle_rows(first, count), w.attention_norm));
+    project_heads(everyone(), key, value);
     store_keys(step.layer, step.rows.subspan(first, count), key.out, value.out);
   });
 }
@@ -283,7 +324,7 @@ void Llama<W, E, Cache>::score(const LayerStep& step) {
   const std::size_t skip = step.rows.size() - step.scores.query_rows();
   for_tiles(step.scores.query_rows(), [&](std::size_t first, std::size_t count) {
     const std::span<const TokenIndex> positions = step.rows.subspan(skip + first, count);
-    const Rows query = project_queries(step.layer, step.hidden.middle_rows(skip + first, count), positions);
+    const Rows query = project_queries(everyone(), step.layer, step.hidden.middle_rows(skip + first, count), positions);
     attention(attention_shape_, query, positions, step.keys, cache_.layer(step.layer), query,
               step.scores.middle_query_rows(first, count), scratch_.attention, executor_);
   });
@@ -291,37 +332,76 @@ void Llama<W, E, Cache>::score(const LayerStep& step) {
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 void Llama<W, E, Cache>::finish(const LayerStep& step) {
+  if (in_blocks(step.rows.size())) {
+    LayerStep rest = step;
+    rest.scores = {};
+    return finish_blocks(rest);
+  }
   for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) {
     const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
     const Rows hidden = step.hidden.middle_rows(first, count);
-    attend_and_feed(step, project_queries(step.layer, hidden, positions), positions, {}, hidden);
+    attend_and_feed(everyone(), step, project_queries(everyone(), step.layer, hidden, positions), positions, {},
+                    hidden);
   });
 }
 
-/// The rows' norm, in scratch_.normed.
+/// The rest of a layer for the rows of `step`, whose K and V are there: a thread takes a block through all of it.
 template <WeightChoice W, Executor E, KeyValueCache Cache>
-Rows Llama<W, E, Cache>::norm_rows(ConstRows hidden, std::span<const float> weight) {
-  const Rows normed = tile(scratch_.normed, hidden.rows(), config().hidden_dim);
-  rms_norm(hidden, weight, config().norm_epsilon, normed, executor_);
+void Llama<W, E, Cache>::finish_blocks(const LayerStep& step) {
+  constexpr std::size_t matmul_rows = QuantizedRows::group_rows;
+  const std::size_t rows = step.rows.size();
+  const std::size_t even = rows / (blocks_a_thread * executor_.concurrency()) / matmul_rows * matmul_rows;
+  const std::size_t block_rows = std::clamp(even, least_block_rows, most_block_rows);
+  const std::size_t blocks = (rows + block_rows - 1) / block_rows;
+  const std::size_t first_score_row = rows - step.scores.query_rows();
+  executor_.parallel_for(blocks, [&](std::size_t begin, std::size_t end) {
+    const typename detail::LeasePool<Scratch>::Lease scratch(block_scratches_);
+    SerialExecutor alone;
+    const Crew<SerialExecutor> crew{alone, *scratch};
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::size_t first = (blocks - 1 - i) * block_rows;  // late blocks, which see most keys, come first
+      const std::size_t last = std::min(first + block_rows, rows);
+      const std::span<const TokenIndex> positions = step.rows.subspan(first, last - first);
+      const Rows hidden = step.hidden.middle_rows(first, last - first);
+      ScoreView scores;
+      if (last > first_score_row) {
+        const std::size_t from = std::max(first, first_score_row);
+        scores = step.scores.middle_query_rows(from - first_score_row, last - from);
+      }
+      const Rows query = project_queries(crew, step.layer, hidden, positions);
+      attend_and_feed(crew, step, query, positions, scores, hidden);
+    }
+  });
+}
+
+/// The rows' norm, in the crew's scratch.
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+template <Executor X>
+Rows Llama<W, E, Cache>::norm_rows(Crew<X> crew, ConstRows hidden, std::span<const float> weight) const {
+  const Rows normed = part(crew.scratch.normed, hidden.rows(), config().hidden_dim);
+  rms_norm(hidden, weight, config().norm_epsilon, normed, crew.executor);
   return normed;
 }
 
 /// Rotates queries or keys by their positions, and where keys are of 8 bits by a Hadamard matrix.
 template <WeightChoice W, Executor E, KeyValueCache Cache>
-void Llama<W, E, Cache>::rotate(std::span<const TokenIndex> positions, Rows heads) {
-  rope(rope_, config().rope_pairing, positions, config().head_dim, heads, executor_);
-  if constexpr (spreads_keys) hadamard_rotate(config().head_dim, heads, executor_);
+template <Executor X>
+void Llama<W, E, Cache>::rotate(X& executor, std::span<const TokenIndex> positions, Rows heads) const {
+  rope(rope_, config().rope_pairing, positions, config().head_dim, heads, executor);
+  if constexpr (spreads_keys) hadamard_rotate(config().head_dim, heads, executor);
 }
 
-/// The rows' queries, rotated, in scratch_.query.
+/// The rows' queries, rotated, in the crew's scratch.
 template <WeightChoice W, Executor E, KeyValueCache Cache>
-Rows Llama<W, E, Cache>::project_queries(LayerIndex layer, ConstRows hidden, std::span<const TokenIndex> positions) {
+template <Executor X>
+Rows Llama<W, E, Cache>::project_queries(Crew<X> crew, LayerIndex layer, ConstRows hidden,
+                                         std::span<const TokenIndex> positions) const {
   const LlamaLayerWeights<W>& w = weights_->layer(layer);
   const Projection query{w.query, w.query_bias,
-                         tile(scratch_.query, hidden.rows(), config().heads * config().head_dim)};
-  scratch_.input.assign(norm_rows(hidden, w.attention_norm));
-  project_heads(query);
-  rotate(positions, query.out);
+                         part(crew.scratch.query, hidden.rows(), config().heads * config().head_dim)};
+  crew.scratch.input.assign(norm_rows(crew, hidden, w.attention_norm));
+  project_heads(crew, query);
+  rotate(crew.executor, positions, query.out);
   return query.out;
 }
 
@@ -329,7 +409,7 @@ Rows Llama<W, E, Cache>::project_queries(LayerIndex layer, ConstRows hidden, std
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 void Llama<W, E, Cache>::store_keys(LayerIndex layer, std::span<const TokenIndex> positions, Rows key,
                                     ConstRows value) {
-  rotate(positions, key);
+  rotate(executor_, positions, key);
   auto& cache = cache_.layer(layer);
   if constexpr (requires { cache.store(positions, ConstRows(key), value, executor_); }) {
     cache.store(positions, ConstRows(key), value, executor_);
@@ -340,27 +420,30 @@ void Llama<W, E, Cache>::store_keys(LayerIndex layer, std::span<const TokenIndex
 
 /// Attention of the queries and the FFN, both added to hidden.
 template <WeightChoice W, Executor E, KeyValueCache Cache>
-void Llama<W, E, Cache>::attend_and_feed(const LayerStep& step, ConstRows query, std::span<const TokenIndex> positions,
-                                         AttentionScores scores, Rows hidden) {
+template <Executor X>
+void Llama<W, E, Cache>::attend_and_feed(Crew<X> crew, const LayerStep& step, ConstRows query,
+                                         std::span<const TokenIndex> positions, AttentionScores scores,
+                                         Rows hidden) const {
   const LlamaLayerWeights<W>& w = weights_->layer(step.layer);
-  const Rows attended = tile(scratch_.attended, query.rows(), query.cols());
+  auto& [executor, scratch] = crew;
+  const Rows attended = part(scratch.attended, query.rows(), query.cols());
   attention(attention_shape_, query, positions, step.keys, cache_.layer(step.layer), attended, scores,
-            scratch_.attention, executor_);
-  scratch_.input.assign(attended);
-  matmul(scratch_.input, w.attention, hidden, executor_, AddTo{});
+            scratch.attention, executor);
+  scratch.input.assign(attended);
+  matmul(scratch.input, w.attention, hidden, executor, AddTo{});
 
-  scratch_.input.assign(norm_rows(hidden, w.ffn_norm));
-  const Rows gate = tile(scratch_.gate, hidden.rows(), config().ffn_dim);
-  matmul(scratch_.input, w.gate, gate, executor_);
-  matmul(scratch_.input, w.up, gate, executor_, detail::SwiGluWithOutput{});
-  scratch_.input.assign(gate);
-  matmul(scratch_.input, w.down, hidden, executor_, AddTo{});
+  scratch.input.assign(norm_rows(crew, hidden, w.ffn_norm));
+  const Rows gate = part(scratch.gate, hidden.rows(), config().ffn_dim);
+  matmul(scratch.input, w.gate, gate, executor);
+  matmul(scratch.input, w.up, gate, executor, detail::SwiGluWithOutput{});
+  scratch.input.assign(gate);
+  matmul(scratch.input, w.down, hidden, executor, AddTo{});
 }
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 void Llama<W, E, Cache>::project(ConstRows hidden, Rows logits) {
   for_tiles(hidden.rows(), [&](std::size_t first, std::size_t count) {
-    scratch_.input.assign(norm_rows(hidden.middle_rows(first, count), weights_->output_norm()));
+    scratch_.input.assign(norm_rows(everyone(), hidden.middle_rows(first, count), weights_->output_norm()));
     matmul(scratch_.input, weights_->head(), logits.middle_rows(first, count), executor_);
   });
 }

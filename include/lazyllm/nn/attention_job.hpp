@@ -78,6 +78,7 @@ class AttentionJob {
   }
 
  private:
+  using WorkspaceLease = LeasePool<AttentionWorkspace>::Lease;
   static constexpr bool takes_pairs = std::derived_from<V, Bfloat16Floats>;
   static constexpr bool takes_code_keys = std::same_as<V, VnniFloats>;
   static constexpr bool takes_code_values = takes_code_keys || std::same_as<V, PairCodeFloats>;
@@ -110,10 +111,12 @@ class AttentionJob {
   template <Executor E>
   void run_blocks(E& executor) {
     executor.parallel_for(blocks_ * shape_.kv_heads, [this](std::size_t begin, std::size_t end) {
-      const AttentionScratch::Lease lease(scratch_);
+      const WorkspaceLease lease(scratch_.workspaces());
       AttentionWorkspace& workspace = *lease;
-      const AttentionState segment = blocking_.state_at(workspace.states.data());
-      const AttentionState total = blocking_.state_at(workspace.states.data() + blocking_.state_floats);
+      const std::size_t state_rows = blocking_.state_rows;
+      float* const states = workspace.states.data();
+      const AttentionState segment = blocking_.state_at(states, state_rows);
+      const AttentionState total = blocking_.state_at(states + blocking_.state_floats(state_rows), state_rows);
       for (std::size_t i = begin; i < end; ++i) {
         const Block b = block(blocks_ - 1 - i % blocks_);
         const std::size_t kv_head = i / blocks_;
@@ -134,7 +137,7 @@ class AttentionJob {
     const std::size_t items = shape_.kv_heads * blocks_ * segments_;
     const std::size_t macs = 2 * rows_.size() * keys_.size() * shape_.heads * shape_.head_dim;
     spread(items, macs, executor, [this](std::size_t begin, std::size_t end) {
-      const AttentionScratch::Lease lease(scratch_);
+      const WorkspaceLease lease(scratch_.workspaces());
       for (std::size_t i = begin; i < end; ++i) {
         const Block b = block(i / segments_ % blocks_);
         const std::size_t kv_head = i / segments_ / blocks_;
@@ -142,8 +145,8 @@ class AttentionJob {
         attend_segment(b, kv_head, i % segments_, *lease, split_state(i));
       }
     });
-    const AttentionScratch::Lease lease(scratch_);
-    const AttentionState total = blocking_.state_at((*lease).states.data());
+    const WorkspaceLease lease(scratch_.workspaces());
+    const AttentionState total = blocking_.state_at((*lease).states.data(), blocking_.state_rows);
     for (std::size_t i = 0; i < items; i += segments_) {
       const Block b = block(i / segments_ % blocks_);
       clear(b, total);
@@ -155,7 +158,8 @@ class AttentionJob {
   }
 
   [[nodiscard]] AttentionState split_state(std::size_t item) const {
-    return blocking_.state_at(scratch_.split_states() + item * blocking_.state_floats);
+    const std::size_t state_rows = blocking_.split_state_rows(rows_.size());
+    return blocking_.state_at(scratch_.split_states() + item * blocking_.state_floats(state_rows), state_rows);
   }
 
   /// The block's queries of one KV head's group, scaled: query row = token * group + head of the group.
@@ -371,7 +375,7 @@ class AttentionJob {
     if (column_sums_.empty()) return;
     const std::size_t macs = rows_.size() * keys_.size() * shape_.heads * shape_.head_dim;
     spread(segments_ * shape_.kv_heads, macs, executor, [this](std::size_t begin, std::size_t end) {
-      const AttentionScratch::Lease lease(scratch_);
+      const WorkspaceLease lease(scratch_.workspaces());
       for (std::size_t i = begin; i < end; ++i) sum_segment(i % shape_.kv_heads, i / shape_.kv_heads, *lease);
     });
   }

@@ -5,14 +5,11 @@
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/nn/kernels/attention.hpp>
+#include <lazyllm/parallel/lease_pool.hpp>
 
 #include <algorithm>
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <thread>
-#include <vector>
 
 namespace lazyllm::inline v0 {
 
@@ -38,15 +35,13 @@ struct AttentionBlocking {
         most_tokens(std::max<std::size_t>(1, most_block_rows / group)),
         block_rows(most_tokens * group),
         padded_dim((shape.head_dim + 15) / 16 * 16),
-        state_rows((block_rows + 15) / 16 * 16),
-        state_floats(state_rows * (16 + sum_lanes + padded_dim)) {}
+        state_rows(padded_rows(block_rows)) {}
 
-  std::size_t group;         // query heads a KV head
+  std::size_t group;        // query heads a KV head
   std::size_t most_tokens;  // token rows of one block
   std::size_t block_rows;   // query rows of one block
   std::size_t padded_dim;
-  std::size_t state_rows;    // block_rows rounded up to whole tiles of 16
-  std::size_t state_floats;  // floats of one block's AttentionState, a multiple of 16
+  std::size_t state_rows;  // of a block's state
 
   /// Token rows of each of `blocks` blocks, about as many, in whole panels, so that threads end together.
   [[nodiscard]] std::size_t even_tokens(std::size_t rows, std::size_t blocks) const {
@@ -54,8 +49,16 @@ struct AttentionBlocking {
     return std::min(most_tokens, (even + panel_rows - 1) / panel_rows * panel_rows);
   }
 
-  [[nodiscard]] AttentionState state_at(float* p) const {
-    return {p, p + state_rows * 16, p + state_rows * (16 + sum_lanes)};
+  /// Rows up to a whole number of tiles of 16, which kernels may write.
+  static constexpr std::size_t padded_rows(std::size_t rows) { return (rows + 15) / 16 * 16; }
+  /// Floats of the state of `rows` rows, a multiple of 16.
+  [[nodiscard]] std::size_t state_floats(std::size_t rows) const { return rows * (1 + sum_lanes + padded_dim); }
+  [[nodiscard]] static AttentionState state_at(float* p, std::size_t rows) {
+    return {p, p + rows, p + rows * (1 + sum_lanes)};
+  }
+  /// Rows of the states of a call of at most split_rows token rows.
+  [[nodiscard]] std::size_t split_state_rows(std::size_t rows) const {
+    return padded_rows(std::min(rows, most_tokens) * group);
   }
 };
 
@@ -70,7 +73,6 @@ struct AttentionWorkspace {
   AlignedBuffer<std::int32_t> starts;  // [block_rows]
   AlignedBuffer<std::size_t> counts;
   AlignedBuffer<float*> score_rows;
-  std::atomic_flag busy = ATOMIC_FLAG_INIT;
 };
 
 }  // namespace detail
@@ -88,34 +90,23 @@ class AttentionScratch {
       shape_ = shape;
       workspaces_.clear();
     }
-    while (workspaces_.size() < concurrency) workspaces_.push_back(make_workspace(blocking));
+    workspaces_.grow(concurrency, [&](detail::AttentionWorkspace& workspace) { prepare(workspace, blocking); });
     const std::size_t few = std::min(rows, detail::split_rows);
     const std::size_t blocks = (few + blocking.most_tokens - 1) / blocking.most_tokens;
     const std::size_t segments = (keys + detail::segment_keys - 1) / detail::segment_keys;
-    grow(split_states_, blocks * shape.kv_heads * segments * blocking.state_floats);
+    grow(split_states_, blocks * shape.kv_heads * segments * blocking.state_floats(blocking.split_state_rows(few)));
     grow(limits_, rows);
     grow(score_stats_, 2 * query_rows * shape.heads);
   }
 
-  /// States of split keys, [kv_head, block, segment, state_floats].
+  /// States of split keys, [kv_head, block, segment, state_floats(split_state_rows)].
   [[nodiscard]] float* split_states() { return split_states_.data(); }
   /// Keys that each row sees, [rows].
   [[nodiscard]] std::size_t* limits() { return limits_.data(); }
   /// Maximum and 1 / sum of each row of scores, [query_rows, heads, 2].
   [[nodiscard]] float* score_stats() { return score_stats_.data(); }
 
-  /// A workspace of the calling thread's own, until the lease ends.
-  class Lease {
-   public:
-    explicit Lease(AttentionScratch& scratch) : workspace_(scratch.claim()) {}
-    ~Lease() { workspace_.busy.clear(std::memory_order_release); }
-    Lease(const Lease&) = delete;
-    Lease& operator=(const Lease&) = delete;
-    [[nodiscard]] detail::AttentionWorkspace& operator*() const { return workspace_; }
-
-   private:
-    detail::AttentionWorkspace& workspace_;
-  };
+  [[nodiscard]] detail::LeasePool<detail::AttentionWorkspace>& workspaces() { return workspaces_; }
 
  private:
   template <class T>
@@ -123,31 +114,20 @@ class AttentionScratch {
     if (size > buffer.size()) buffer = AlignedBuffer<T>(size);
   }
 
-  static std::unique_ptr<detail::AttentionWorkspace> make_workspace(const detail::AttentionBlocking& blocking) {
-    auto workspace = std::make_unique<detail::AttentionWorkspace>();
-    workspace->queries.resize_discard(blocking.state_rows * blocking.padded_dim);
-    workspace->keys.resize_discard(detail::segment_keys * blocking.padded_dim);
-    workspace->values.resize_discard(detail::segment_keys * blocking.padded_dim);
-    workspace->rows.resize_discard(16 * blocking.padded_dim);
-    workspace->states.resize_discard(2 * blocking.state_floats);
-    workspace->scales.resize_discard(3 * detail::segment_keys + blocking.block_rows);
-    workspace->starts.resize_discard(blocking.block_rows);
-    workspace->counts.resize_discard(blocking.block_rows);
-    workspace->score_rows.resize_discard(blocking.block_rows);
-    return workspace;
-  }
-
-  detail::AttentionWorkspace& claim() {
-    for (;;) {
-      for (const auto& workspace : workspaces_) {
-        if (!workspace->busy.test_and_set(std::memory_order_acquire)) return *workspace;
-      }
-      std::this_thread::yield();  // only an executor that exceeds its concurrency() comes here
-    }
+  static void prepare(detail::AttentionWorkspace& workspace, const detail::AttentionBlocking& blocking) {
+    workspace.queries.resize_discard(blocking.state_rows * blocking.padded_dim);
+    workspace.keys.resize_discard(detail::segment_keys * blocking.padded_dim);
+    workspace.values.resize_discard(detail::segment_keys * blocking.padded_dim);
+    workspace.rows.resize_discard(16 * blocking.padded_dim);
+    workspace.states.resize_discard(2 * blocking.state_floats(blocking.state_rows));
+    workspace.scales.resize_discard(3 * detail::segment_keys + blocking.block_rows);
+    workspace.starts.resize_discard(blocking.block_rows);
+    workspace.counts.resize_discard(blocking.block_rows);
+    workspace.score_rows.resize_discard(blocking.block_rows);
   }
 
   AttentionShape shape_;
-  std::vector<std::unique_ptr<detail::AttentionWorkspace>> workspaces_;
+  detail::LeasePool<detail::AttentionWorkspace> workspaces_;
   AlignedBuffer<float> split_states_;
   AlignedBuffer<std::size_t> limits_;
   AlignedBuffer<float> score_stats_;
