@@ -186,8 +186,8 @@ inline __m512 rough_exp2(__m512 x) {
 /// 2^(score log2 e - m) * (value's scale) of a row lies in 240 .. 255, the codes are these numbers, cut after adding a
 /// fraction; m is the row's maximum and the sum of 2^(score log2 e - m) its sum of weights. Weights of keys that a row
 /// does not see are zeros.
-/// Made in steps of one row and key_tile keys, which go between the dots of another panel: those take the CPU's ports
-/// of products, and most of a step takes the others.
+/// Made in steps, which go between the dots of another panel: those take the CPU's ports of products, and most of a
+/// step takes the others.
 class WeightCodes {
  public:
   /// Products of R rows from `row` on with the first `keys` keys, a multiple of key_tile; reports their scores.
@@ -205,8 +205,10 @@ class WeightCodes {
     }
   }
 
+  /// Whether all weights are made.
   [[nodiscard]] bool complete() const { return next_row_ == rows_; }
 
+  /// Makes the next ones: of one row, for key_tile keys.
   void step() {
     const std::size_t row = row_ + next_row_;
     const std::size_t place = next_row_ * segment_keys + next_key_;
