@@ -175,8 +175,8 @@ class Llama {
   }
   void run_tile(const LayerStep& step, Rows column_sums, std::size_t first, std::size_t count);
   /// Rows that one thread takes through the rest of a layer, from the queries on: their activations stay in its caches,
-  /// and threads meet once a layer. Enough to share loads of weights, keys and values; and enough blocks for threads to
-  /// end together.
+  /// and threads meet once for all of it. Enough to share loads of weights, keys and values; and enough blocks for
+  /// threads to end together.
   static constexpr std::size_t least_block_rows = 24, most_block_rows = 96, blocks_a_thread = 8;
   /// Whether that many rows go block by block. Not with AMX: its kernels unpack weights once for all rows of a call.
   [[nodiscard]] bool in_blocks(std::size_t rows) const {
