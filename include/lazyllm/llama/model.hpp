@@ -28,6 +28,7 @@
 #include <lazyllm/quant/activations.hpp>
 #include <lazyllm/quant/any_matrix.hpp>
 #include <lazyllm/quant/matmul.hpp>
+#include <lazyllm/simd/quantized_rows.hpp>
 
 #include <algorithm>
 #include <array>
@@ -174,6 +175,12 @@ class Llama {
     for (std::size_t first = 0; first < rows; first += tile_rows) body(first, std::min(tile_rows, rows - first));
   }
   void run_tile(const LayerStep& step, Rows column_sums, std::size_t first, std::size_t count);
+  /// The part of the scores that `count` rows from `first` on fill: the score rows are the last rows of the whole step.
+  [[nodiscard]] static ScoreView scores_of(const LayerStep& step, std::size_t first, std::size_t count) {
+    const std::size_t first_score_row = step.rows.size() - step.scores.query_rows();
+    const std::size_t begin = std::max(first, first_score_row), end = first + count;
+    return begin < end ? step.scores.middle_query_rows(begin - first_score_row, end - begin) : ScoreView{};
+  }
   /// Rows that one thread takes through the rest of a layer, from the queries on: their activations stay in its caches,
   /// and threads meet once for all of it. Enough to share loads of weights, keys and values; and enough blocks for
   /// threads to end together.
@@ -183,6 +190,8 @@ class Llama {
     return rows >= blocks_a_thread * executor_.concurrency() * least_block_rows && active_isa() != Isa::amx;
   }
   void finish_blocks(const LayerStep& step);
+  template <Executor X>
+  void finish_rows(Crew<X> crew, const LayerStep& step, std::size_t first, std::size_t count) const;
   template <Executor X>
   Rows norm_rows(Crew<X> crew, ConstRows hidden, std::span<const float> weight) const;
   template <Executor X>
@@ -297,13 +306,8 @@ void Llama<W, E, Cache>::run_tile(const LayerStep& step, Rows column_sums, std::
   }
   rotate(executor_, positions.subspan(skip), query.out);
 
-  // The part of the scores that this tile's rows fill: the score rows are the last rows of the whole step.
-  ScoreView scores;
-  const std::size_t first_score_row = step.rows.size() - step.scores.query_rows();
-  const std::size_t begin = std::max(first + skip, first_score_row);
-  if (begin < first + count) scores = step.scores.middle_query_rows(begin - first_score_row, first + count - begin);
-  attend_and_feed(everyone(), step, query.out, positions.subspan(skip), {scores, column_sums},
-                  hidden.middle_rows(skip, outputs));
+  attend_and_feed(everyone(), step, query.out, positions.subspan(skip),
+                  {scores_of(step, first + skip, outputs), column_sums}, hidden.middle_rows(skip, outputs));
 }
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
@@ -332,20 +336,24 @@ void Llama<W, E, Cache>::score(const LayerStep& step) {
 
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 void Llama<W, E, Cache>::finish(const LayerStep& step) {
-  if (in_blocks(step.rows.size())) {
-    LayerStep rest = step;
-    rest.scores = {};
-    return finish_blocks(rest);
-  }
-  for_tiles(step.rows.size(), [&](std::size_t first, std::size_t count) {
-    const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
-    const Rows hidden = step.hidden.middle_rows(first, count);
-    attend_and_feed(everyone(), step, project_queries(everyone(), step.layer, hidden, positions), positions, {},
-                    hidden);
-  });
+  LayerStep rest = step;
+  rest.scores = {};  // score() gave them
+  if (in_blocks(rest.rows.size())) return finish_blocks(rest);
+  for_tiles(rest.rows.size(),
+            [&](std::size_t first, std::size_t count) { finish_rows(everyone(), rest, first, count); });
 }
 
-/// The rest of a layer for the rows of `step`, whose K and V are there: a thread takes a block through all of it.
+/// The rest of a layer, from the queries on, for `count` rows of `step` from `first` on, whose K and V are there.
+template <WeightChoice W, Executor E, KeyValueCache Cache>
+template <Executor X>
+void Llama<W, E, Cache>::finish_rows(Crew<X> crew, const LayerStep& step, std::size_t first, std::size_t count) const {
+  const std::span<const TokenIndex> positions = step.rows.subspan(first, count);
+  const Rows hidden = step.hidden.middle_rows(first, count);
+  const Rows query = project_queries(crew, step.layer, hidden, positions);
+  attend_and_feed(crew, step, query, positions, scores_of(step, first, count), hidden);
+}
+
+/// The same for all rows of `step`: a thread takes a block through all of it.
 template <WeightChoice W, Executor E, KeyValueCache Cache>
 void Llama<W, E, Cache>::finish_blocks(const LayerStep& step) {
   constexpr std::size_t matmul_rows = QuantizedRows::group_rows;
@@ -353,23 +361,13 @@ void Llama<W, E, Cache>::finish_blocks(const LayerStep& step) {
   const std::size_t even = rows / (blocks_a_thread * executor_.concurrency()) / matmul_rows * matmul_rows;
   const std::size_t block_rows = std::clamp(even, least_block_rows, most_block_rows);
   const std::size_t blocks = (rows + block_rows - 1) / block_rows;
-  const std::size_t first_score_row = rows - step.scores.query_rows();
   executor_.parallel_for(blocks, [&](std::size_t begin, std::size_t end) {
     const typename detail::LeasePool<Scratch>::Lease scratch(block_scratches_);
     SerialExecutor alone;
     const Crew<SerialExecutor> crew{alone, *scratch};
     for (std::size_t i = begin; i < end; ++i) {
       const std::size_t first = (blocks - 1 - i) * block_rows;  // late blocks, which see most keys, come first
-      const std::size_t last = std::min(first + block_rows, rows);
-      const std::span<const TokenIndex> positions = step.rows.subspan(first, last - first);
-      const Rows hidden = step.hidden.middle_rows(first, last - first);
-      ScoreView scores;
-      if (last > first_score_row) {
-        const std::size_t from = std::max(first, first_score_row);
-        scores = step.scores.middle_query_rows(from - first_score_row, last - from);
-      }
-      const Rows query = project_queries(crew, step.layer, hidden, positions);
-      attend_and_feed(crew, step, query, positions, scores, hidden);
+      finish_rows(crew, step, first, std::min(block_rows, rows - first));
     }
   });
 }

@@ -38,8 +38,8 @@ struct AttentionBlocking {
         state_rows(padded_rows(block_rows)) {}
 
   std::size_t group;        // query heads a KV head
-  std::size_t most_tokens;  // token rows of one block
-  std::size_t block_rows;   // query rows of one block
+  std::size_t most_tokens;  // most token rows of a block
+  std::size_t block_rows;   // most query rows of a block
   std::size_t padded_dim;
   std::size_t state_rows;  // of a block's state
 

@@ -68,21 +68,26 @@ struct AttentionSetup {
   explicit AttentionSetup(std::size_t) {}
 };
 
+/// Calls body(R), R an integral_constant of that many rows, 1 to panel_rows.
+template <class Body>
+void with_rows(std::size_t rows, Body body) {
+  switch (rows) {
+    case 1: body(std::integral_constant<std::size_t, 1>()); break;
+    case 2: body(std::integral_constant<std::size_t, 2>()); break;
+    case 3: body(std::integral_constant<std::size_t, 3>()); break;
+    case 4: body(std::integral_constant<std::size_t, 4>()); break;
+    case 5: body(std::integral_constant<std::size_t, 5>()); break;
+    default: body(std::integral_constant<std::size_t, panel_rows>()); break;
+  }
+}
+
 /// Calls body(R, row) for panels of R rows from `row` on, R an integral_constant up to panel_rows; counts ascend, and
 /// panels that see no key are left out.
 template <class Body>
 void for_panels(const AttentionSegment& segment, Body body) {
   for (std::size_t row = 0; row < segment.rows; row += panel_rows) {
     const std::size_t rows = std::min(panel_rows, segment.rows - row);
-    if (segment.counts[row + rows - 1] == 0) continue;
-    switch (rows) {
-      case 1: body(std::integral_constant<std::size_t, 1>(), row); break;
-      case 2: body(std::integral_constant<std::size_t, 2>(), row); break;
-      case 3: body(std::integral_constant<std::size_t, 3>(), row); break;
-      case 4: body(std::integral_constant<std::size_t, 4>(), row); break;
-      case 5: body(std::integral_constant<std::size_t, 5>(), row); break;
-      default: body(std::integral_constant<std::size_t, 6>(), row); break;
-    }
+    if (segment.counts[row + rows - 1] != 0) with_rows(rows, [&](auto count) { body(count, row); });
   }
 }
 

@@ -32,7 +32,7 @@ alignas(64) inline constexpr auto weight_fractions = [] {
   return fractions;
 }();
 
-/// Where in its tile a group of four values lies: the order in which weigh_codes packs the weights.
+/// Where in its tile a group of four values lies: the order in which WeightCodes packs the weights.
 constexpr std::size_t value_group_place(std::size_t group) { return group % 4 * 4 + group / 4; }
 
 }  // namespace lazyllm::inline v0::detail
@@ -168,6 +168,7 @@ void score_tile(VnniFloats, const AttentionSegment& segment, std::size_t row, st
   }
 }
 
+/// The same of the segment's first `keys` keys, a multiple of key_tile.
 template <std::size_t R>
 void score_panel(VnniFloats tag, const AttentionSegment& segment, std::size_t row, std::size_t keys, float* products) {
   for (std::size_t first = 0; first < keys; first += key_tile) score_tile<R>(tag, segment, row, first, products);
@@ -237,14 +238,8 @@ class WeightCodes {
 
   /// The panel's part of state.out: the values, weighed. Takes steps of `next` meanwhile, and leaves it complete.
   void sum_values(WeightCodes& next) const {
-    switch (rows_) {
-      case 0: break;
-      case 1: sum_values<1>(next); break;
-      case 2: sum_values<2>(next); break;
-      case 3: sum_values<3>(next); break;
-      case 4: sum_values<4>(next); break;
-      case 5: sum_values<5>(next); break;
-      default: sum_values<panel_rows>(next); break;
+    if (rows_ != 0) {
+      with_rows(rows_, [&](auto rows) { sum_values<rows()>(next); });
     }
     while (!next.complete()) next.step();
   }

@@ -103,14 +103,19 @@ void multiply_pairs(const float* left, std::size_t left_stride, const float* rig
   }
 }
 
-/// Raw scores [R, segment_keys] of R rows from `row` on, of the segment's first `keys` keys, a multiple of key_tile.
+/// Raw scores [R, segment_keys] of R rows from `row` on. Of the segment's keys from `first` to first + key_tile.
 template <std::size_t R>
-void score_panel(Bfloat16Floats, const AttentionSegment& segment, std::size_t row, std::size_t keys, float* scores) {
+void score_tile(Bfloat16Floats, const AttentionSegment& segment, std::size_t row, std::size_t first, float* scores) {
   const std::size_t query_pairs = segment.head_dim / 2;
-  for (std::size_t first = 0; first < keys; first += key_tile) {
-    multiply_pairs<R, 4>(segment.queries + row * query_pairs, query_pairs, segment.keys + first * query_pairs, key_tile,
-                         query_pairs, scores + first, segment_keys);
-  }
+  multiply_pairs<R, 4>(segment.queries + row * query_pairs, query_pairs, segment.keys + first * query_pairs, key_tile,
+                       query_pairs, scores + first, segment_keys);
+}
+
+/// The same of the segment's first `keys` keys, a multiple of key_tile.
+template <std::size_t R>
+void score_panel(Bfloat16Floats tag, const AttentionSegment& segment, std::size_t row, std::size_t keys,
+                 float* scores) {
+  for (std::size_t first = 0; first < keys; first += key_tile) score_tile<R>(tag, segment, row, first, scores);
 }
 
 /// R rows from `row` on against one segment. Weights of keys that a row does not see are zeros: such keys add nothing,
