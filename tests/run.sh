@@ -9,13 +9,13 @@ source cmake/setup.sh
 
 presets=(release clang asan-ubsan tsan)
 packages=(g++ cmake ninja-build libeigen3-dev libxsimd-dev doctest-dev libcli11-dev nlohmann-json3-dev libbenchmark-dev
-  clang-tidy clang-format python3-matplotlib)
+  clang-tidy clang-format python3-matplotlib g++-aarch64-linux-gnu)
 case "${1:-}" in
   '') packages+=(clang libclang-rt-dev) ;;
   --quick) presets=(release) ;;
   --full)
     presets+=(neon)
-    packages+=(clang libclang-rt-dev g++-aarch64-linux-gnu qemu-user)
+    packages+=(clang libclang-rt-dev qemu-user)
     ;;
   *)
     sed -n '2,5p' "${BASH_SOURCE[0]}"

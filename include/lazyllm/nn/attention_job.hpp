@@ -7,14 +7,12 @@
 #include <lazyllm/core/kv_store.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/nn/attention_operands.hpp>
 #include <lazyllm/nn/attention_scratch.hpp>
 #include <lazyllm/nn/kernels/attention.hpp>
-#include <lazyllm/nn/kernels/attention_amx.hpp>
-#include <lazyllm/nn/kernels/attention_pairs_codes.hpp>
 #include <lazyllm/parallel/executor.hpp>
 
 #include <algorithm>
-#include <concepts>
 #include <cstddef>
 #include <limits>
 #include <span>
@@ -46,10 +44,9 @@ class AttentionJob {
                AttentionScratch& scratch)
       : shape_(shape),
         blocking_(shape),
-        queries_(queries),
+        operands_(shape, queries, keys, kv),
         rows_(rows),
-        keys_(keys),
-        kv_(kv),
+        keys_(keys.size()),
         out_(out),
         scores_(scores.last_rows),
         column_sums_(scores.column_sums),
@@ -79,9 +76,6 @@ class AttentionJob {
 
  private:
   using WorkspaceLease = LeasePool<AttentionWorkspace>::Lease;
-  static constexpr bool takes_pairs = std::derived_from<V, Bfloat16Floats>;
-  static constexpr bool takes_code_keys = std::same_as<V, VnniFloats>;
-  static constexpr bool takes_code_values = takes_code_keys || std::same_as<V, PairCodeFloats>;
   static constexpr std::size_t serial_macs = 1000000;  // about 10 us: less than that is not worth another thread
 
   /// The token rows of a block and the sizes that go with them.
@@ -113,20 +107,15 @@ class AttentionJob {
     executor.parallel_for(blocks_ * shape_.kv_heads, [this](std::size_t begin, std::size_t end) {
       const WorkspaceLease lease(scratch_.workspaces());
       AttentionWorkspace& workspace = *lease;
-      const std::size_t state_rows = blocking_.state_rows;
-      float* const states = workspace.states.data();
-      const AttentionState segment = blocking_.state_at(states, state_rows);
-      const AttentionState total = blocking_.state_at(states + blocking_.state_floats(state_rows), state_rows);
+      const AttentionState state = blocking_.state_at(workspace.state.data(), blocking_.block_rows);
       for (std::size_t i = begin; i < end; ++i) {
         const Block b = block(blocks_ - 1 - i % blocks_);
         const std::size_t kv_head = i / blocks_;
-        load_queries(b, kv_head, workspace);
-        clear(b, total);
+        operands_.load_queries(b.first, b.tokens, kv_head, workspace);
         for (std::size_t s = 0; s * segment_keys < b.limit; ++s) {
-          attend_segment(b, kv_head, s, workspace, segment);
-          merge_states(V{}, b.tokens * blocking_.group, blocking_.padded_dim, segment, total);
+          attend_segment(b, kv_head, s, workspace, state, s == 0);
         }
-        finish(b, kv_head, total);
+        finish(b, kv_head, state);
       }
     });
   }
@@ -135,63 +124,28 @@ class AttentionJob {
   template <Executor E>
   void run_split(E& executor) {
     const std::size_t items = shape_.kv_heads * blocks_ * segments_;
-    const std::size_t macs = 2 * rows_.size() * keys_.size() * shape_.heads * shape_.head_dim;
+    const std::size_t macs = 2 * rows_.size() * keys_ * shape_.heads * shape_.head_dim;
     spread(items, macs, executor, [this](std::size_t begin, std::size_t end) {
       const WorkspaceLease lease(scratch_.workspaces());
       for (std::size_t i = begin; i < end; ++i) {
         const Block b = block(i / segments_ % blocks_);
         const std::size_t kv_head = i / segments_ / blocks_;
-        if (i == begin || i % segments_ == 0) load_queries(b, kv_head, *lease);
-        attend_segment(b, kv_head, i % segments_, *lease, split_state(i));
+        if (i == begin || i % segments_ == 0) operands_.load_queries(b.first, b.tokens, kv_head, *lease);
+        attend_segment(b, kv_head, i % segments_, *lease, split_state(i), true);
       }
     });
-    const WorkspaceLease lease(scratch_.workspaces());
-    const AttentionState total = blocking_.state_at((*lease).states.data(), blocking_.state_rows);
     for (std::size_t i = 0; i < items; i += segments_) {
       const Block b = block(i / segments_ % blocks_);
-      clear(b, total);
-      for (std::size_t s = 0; s < segments_; ++s) {
-        merge_states(V{}, b.tokens * blocking_.group, blocking_.padded_dim, split_state(i + s), total);
+      for (std::size_t s = 1; s < segments_; ++s) {
+        merge_states(V{}, b.tokens * blocking_.group, blocking_.padded_dim, split_state(i + s), split_state(i));
       }
-      finish(b, i / segments_ / blocks_, total);
+      finish(b, i / segments_ / blocks_, split_state(i));
     }
   }
 
   [[nodiscard]] AttentionState split_state(std::size_t item) const {
     const std::size_t state_rows = blocking_.split_state_rows(rows_.size());
     return blocking_.state_at(scratch_.split_states() + item * blocking_.state_floats(state_rows), state_rows);
-  }
-
-  /// The block's queries of one KV head's group, scaled: query row = token * group + head of the group.
-  void load_queries(const Block& b, std::size_t kv_head, AttentionWorkspace& workspace) const {
-    const std::size_t width = blocking_.group * shape_.head_dim;
-    float* to = workspace.queries.data();
-    for (std::size_t t = 0; t < b.tokens; ++t) {
-      const float* from = queries_.row(b.first + t).data() + kv_head * width;
-      if constexpr (takes_code_keys) {
-        const CodeScales scales = code_scales(workspace);
-        for (std::size_t g = 0; g < blocking_.group; ++g) {
-          const std::size_t row = t * blocking_.group + g;
-          load_code_query(VnniFloats{}, from + g * shape_.head_dim, shape_.head_dim, shape_.scale,
-                          reinterpret_cast<std::byte*>(to) + row * blocking_.padded_dim, scales.queries[row],
-                          scales.starts[row]);
-        }
-      } else if constexpr (takes_pairs) {
-        load_pair_queries(V{}, from, width, shape_.scale, to + t * width / 2);
-        if constexpr (takes_code_values) {
-          std::fill_n(code_scales(workspace).queries + t * blocking_.group, blocking_.group, 1.0f);
-        }
-      } else {
-        for (std::size_t i = 0; i < width; ++i) to[t * width + i] = from[i] * shape_.scale;
-      }
-    }
-  }
-
-  void clear(const Block& b, const AttentionState& state) const {
-    const std::size_t count = b.tokens * blocking_.group;
-    std::fill_n(state.max, count, -std::numeric_limits<float>::infinity());
-    std::fill_n(state.sums, count * sum_lanes, 0.0f);
-    std::fill_n(state.out, count * blocking_.padded_dim, 0.0f);
   }
 
   /// The block's rows against the segment that begins at key `first`.
@@ -214,13 +168,16 @@ class AttentionJob {
     return segment;
   }
 
-  /// Softmax of a block over one segment of keys, from a fresh state.
+  /// Adds the softmax of a block over one segment of keys to the state, or begins it.
   void attend_segment(const Block& b, std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace,
-                      const AttentionState& state) const {
-    std::fill_n(state.max, b.tokens * blocking_.group, -std::numeric_limits<float>::infinity());
+                      const AttentionState& state, bool begin) const {
+    if (begin) std::fill_n(state.max, b.tokens * blocking_.group, -std::numeric_limits<float>::infinity());
     const std::size_t first = index * segment_keys;
+    if (first >= b.limit) return;
     AttentionSegment segment = segment_of(b, first, workspace);
     segment.state = state;
+    segment.panel = blocking_.state_at(workspace.panel.data(), 16);
+    segment.first = begin;
     for (std::size_t t = 0; t < b.tokens; ++t) {
       const std::size_t from_end = rows_.size() - (b.first + t);
       for (std::size_t g = 0; g < blocking_.group; ++g) {
@@ -230,104 +187,10 @@ class AttentionJob {
                 : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
       }
     }
-    std::size_t tile = 0;
-    for (; tile < segment_keys && first + tile < b.limit; tile += key_tile) {
-      load_keys(kv_head, first, tile, b.limit, workspace);
-      load_values(kv_head, first, tile, b.limit, workspace);
-    }
-    if constexpr (takes_code_values) take_value_logs(VnniFloats{}, segment.scales, tile);
+    operands_.load_keys(kv_head, first, b.limit, workspace);
+    operands_.load_values(kv_head, first, b.limit, workspace);
     [[maybe_unused]] const AttentionSetup<V> setup(segment.rows);
     attend(V{}, segment);
-  }
-
-  // A tile begins at key `first`; from key `limit` on the last one before it stands in. While a tile is loaded, the
-  // next one is on its way from memory: no prefetcher of the hardware foresees rows of one head out of many.
-  [[nodiscard]] const KeyElementOf<KV>* key_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
-    prefetch_row(kv_.key(kv_head, keys_[std::min(k + key_tile, limit - 1)]), shape_.head_dim);
-    return kv_.key(kv_head, keys_[std::min(k, limit - 1)]);
-  }
-  [[nodiscard]] const ValueElementOf<KV>* value_row(std::size_t kv_head, std::size_t k, std::size_t limit) const {
-    prefetch_row(kv_.value(kv_head, keys_[std::min(k + key_tile, limit - 1)]), shape_.head_dim);
-    return kv_.value(kv_head, keys_[std::min(k, limit - 1)]);
-  }
-
-  [[nodiscard]] static CodeScales code_scales(AttentionWorkspace& workspace) {
-    float* const scales = workspace.scales.data();
-    return {scales, scales + segment_keys, scales + 2 * segment_keys, scales + 3 * segment_keys,
-            workspace.starts.data()};
-  }
-
-  /// Codes and scales of a tile of stored rows.
-  template <class RowAt>
-  static void split_codes(RowAt row_at, const std::int8_t* (&codes)[key_tile], float* scales) {
-    for (std::size_t k = 0; k < key_tile; ++k) {
-      const Int8* const row = row_at(k);
-      scales[k] = row_scale(row);
-      codes[k] = row_codes(row);
-    }
-  }
-
-  /// The tile `tile` of the segment that begins at key `first`, to [head_dim, key_tile] floats, [head_dim / 2,
-  /// key_tile] pairs or [head_dim / 4, key_tile] words of codes.
-  void load_keys(std::size_t kv_head, std::size_t first, std::size_t tile, std::size_t limit,
-                 AttentionWorkspace& workspace) const {
-    first += tile;
-    if constexpr (takes_code_keys) {
-      const std::size_t words = (shape_.head_dim + 3) / 4;
-      const std::int8_t* rows[key_tile];
-      split_codes([&](std::size_t k) { return key_row(kv_head, first + k, limit); }, rows,
-                  code_scales(workspace).keys + tile);
-      load_code_keys(VnniFloats{}, rows, words, reinterpret_cast<std::byte*>(workspace.keys.data()) + tile * words * 4);
-    } else {
-      static_assert(V::width <= 16);
-      const std::size_t places = takes_pairs ? shape_.head_dim / 2 : shape_.head_dim;
-      const float* rows[V::width];
-      for (std::size_t k = 0; k < key_tile; k += V::width) {
-        for (std::size_t j = 0; j < V::width; ++j) {
-          const auto* const row = key_row(kv_head, first + k + j, limit);
-          float* const space = workspace.rows.data() + j * blocking_.padded_dim;
-          if constexpr (takes_pairs) {
-            rows[j] = reinterpret_cast<const float*>(bfloat16_row(V{}, row, shape_.head_dim, space));
-          } else {
-            rows[j] = float_row(V{}, row, shape_.head_dim, space);
-          }
-        }
-        transpose_keys(V{}, rows, places, workspace.keys.data() + tile * places + k);
-      }
-    }
-  }
-
-  /// The same of values, to [key_tile, padded_dim] floats, [key_tile / 2, padded_dim] pairs or [key_tile / 4,
-  /// padded_dim] words of codes.
-  void load_values(std::size_t kv_head, std::size_t first, std::size_t tile, std::size_t limit,
-                   AttentionWorkspace& workspace) const {
-    const std::size_t dim = blocking_.padded_dim;
-    first += tile;
-    if constexpr (takes_code_values) {
-      const std::int8_t* rows[key_tile];
-      split_codes([&](std::size_t k) { return value_row(kv_head, first + k, limit); }, rows,
-                  code_scales(workspace).values + tile);
-      std::byte* const to = reinterpret_cast<std::byte*>(workspace.values.data()) + tile * dim;
-      for (std::size_t group = 0; group < key_tile / 4; ++group) {
-        load_code_values(VnniFloats{}, rows + 4 * group, shape_.head_dim, to + value_group_place(group) * 4 * dim);
-      }
-    } else if constexpr (takes_pairs) {
-      const auto row = [&](std::size_t k, float* space) {
-        return bfloat16_row(V{}, value_row(kv_head, first + k, limit), shape_.head_dim, space);
-      };
-      float* const storage = workspace.rows.data();
-      float* const to = workspace.values.data() + tile / 2 * dim;
-      for (std::size_t k = 0; k < key_tile; k += 2) {
-        pair_values(V{}, row(k, storage), row(k + 1, storage + dim), shape_.head_dim, to + k / 2 * dim);
-      }
-    } else {
-      for (std::size_t k = 0; k < key_tile; ++k) {
-        float* const row = workspace.values.data() + (tile + k) * dim;
-        const float* const from = float_row(V{}, value_row(kv_head, first + k, limit), shape_.head_dim, row);
-        if (from != row) std::copy_n(from, shape_.head_dim, row);
-        std::fill_n(row + shape_.head_dim, dim - shape_.head_dim, 0.0f);
-      }
-    }
   }
 
   void finish(const Block& b, std::size_t kv_head, const AttentionState& total) const {
@@ -356,7 +219,7 @@ class AttentionJob {
   void fill_probabilities(E& executor) const {
     if (scores_.empty()) return;
     const std::size_t count = scores_.query_rows() * shape_.heads;
-    spread(count, count * keys_.size() * 16, executor, [this](std::size_t begin, std::size_t end) {
+    spread(count, count * keys_ * 16, executor, [this](std::size_t begin, std::size_t end) {
       for (std::size_t i = begin; i < end; ++i) {
         const std::size_t query_row = i / shape_.heads;
         const std::size_t limit = scratch_.limits()[rows_.size() - scores_.query_rows() + query_row];
@@ -373,7 +236,7 @@ class AttentionJob {
   template <Executor E>
   void sum_columns(E& executor) const {
     if (column_sums_.empty()) return;
-    const std::size_t macs = rows_.size() * keys_.size() * shape_.heads * shape_.head_dim;
+    const std::size_t macs = rows_.size() * keys_ * shape_.heads * shape_.head_dim;
     spread(segments_ * shape_.kv_heads, macs, executor, [this](std::size_t begin, std::size_t end) {
       const WorkspaceLease lease(scratch_.workspaces());
       for (std::size_t i = begin; i < end; ++i) sum_segment(i % shape_.kv_heads, i / shape_.kv_heads, *lease);
@@ -383,13 +246,12 @@ class AttentionJob {
   void sum_segment(std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace) const {
     const std::size_t first = index * segment_keys;
     const std::size_t limit = scratch_.limits()[rows_.size() - 1];
-    for (std::size_t tile = 0; tile < segment_keys && first + tile < limit; tile += key_tile) {
-      load_keys(kv_head, first, tile, limit, workspace);
-    }
+    if (first >= limit) return;
+    operands_.load_keys(kv_head, first, limit, workspace);
     for (std::size_t i = 0; i < blocks_; ++i) {
       const Block b = block(i);
       if (b.limit <= first) continue;
-      load_queries(b, kv_head, workspace);
+      operands_.load_queries(b.first, b.tokens, kv_head, workspace);
       const AttentionSegment segment = segment_of(b, first, workspace);
       for_panels(segment, [&](auto rows, std::size_t row) {
         alignas(64) float scores[rows() * segment_keys];
@@ -399,7 +261,7 @@ class AttentionJob {
           const std::size_t head = kv_head * blocking_.group + (row + r) % blocking_.group;
           const std::size_t count = segment.counts[row + r];
           float* const own = scores + r * segment_keys;
-          if constexpr (takes_code_keys) {
+          if constexpr (takes_code_keys<V>) {
             for (std::size_t k = 0; k < count; ++k) own[k] *= segment.scales.queries[row + r];
           }
           const float* const stats = score_stats(rows_.size() - token, head);
@@ -411,10 +273,9 @@ class AttentionJob {
 
   const AttentionShape& shape_;
   const AttentionBlocking blocking_;
-  const ConstRows queries_;
+  const AttentionOperands<V, KV> operands_;
   const std::span<const TokenIndex> rows_;
-  const std::span<const TokenIndex> keys_;
-  const KV& kv_;
+  const std::size_t keys_;
   const Rows out_;
   const ScoreView scores_;
   const Rows column_sums_;

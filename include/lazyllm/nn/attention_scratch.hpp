@@ -34,14 +34,12 @@ struct AttentionBlocking {
       : group(shape.heads / shape.kv_heads),
         most_tokens(std::max<std::size_t>(1, most_block_rows / group)),
         block_rows(most_tokens * group),
-        padded_dim((shape.head_dim + 15) / 16 * 16),
-        state_rows(padded_rows(block_rows)) {}
+        padded_dim((shape.head_dim + 15) / 16 * 16) {}
 
   std::size_t group;        // query heads a KV head
   std::size_t most_tokens;  // most token rows of a block
   std::size_t block_rows;   // most query rows of a block
   std::size_t padded_dim;
-  std::size_t state_rows;  // of a block's state
 
   /// Token rows of each of `blocks` blocks, about as many, in whole panels, so that threads end together.
   [[nodiscard]] std::size_t even_tokens(std::size_t rows, std::size_t blocks) const {
@@ -49,17 +47,18 @@ struct AttentionBlocking {
     return std::min(most_tokens, (even + panel_rows - 1) / panel_rows * panel_rows);
   }
 
-  /// Rows up to a whole number of tiles of 16, which kernels may write.
-  static constexpr std::size_t padded_rows(std::size_t rows) { return (rows + 15) / 16 * 16; }
-  /// Floats of the state of `rows` rows, a multiple of 16.
-  [[nodiscard]] std::size_t state_floats(std::size_t rows) const { return rows * (1 + sum_lanes + padded_dim); }
+  /// Floats of the state of up to `rows` rows.
+  [[nodiscard]] std::size_t state_floats(std::size_t rows) const {
+    return padded_rows(rows) * (1 + sum_lanes + padded_dim);
+  }
   [[nodiscard]] static AttentionState state_at(float* p, std::size_t rows) {
-    return {p, p + rows, p + rows * (1 + sum_lanes)};
+    return {p, p + padded_rows(rows), p + padded_rows(rows) * (1 + sum_lanes)};
   }
   /// Rows of the states of a call of at most split_rows token rows.
-  [[nodiscard]] std::size_t split_state_rows(std::size_t rows) const {
-    return padded_rows(std::min(rows, most_tokens) * group);
-  }
+  [[nodiscard]] std::size_t split_state_rows(std::size_t rows) const { return std::min(rows, most_tokens) * group; }
+
+ private:
+  static constexpr std::size_t padded_rows(std::size_t rows) { return (rows + 15) / 16 * 16; }  // whole cache lines
 };
 
 /// What one thread needs for one block of rows and one segment of keys.
@@ -68,7 +67,8 @@ struct AttentionWorkspace {
   AlignedBuffer<float> keys;           // [segment_keys / key_tile, head_dim, key_tile]
   AlignedBuffer<float> values;         // [segment_keys, padded_dim]
   AlignedBuffer<float> rows;           // [16, padded_dim]: rows of the cache on their way into keys or values
-  AlignedBuffer<float> states;         // of a segment, of all segments so far
+  AlignedBuffer<float> state;          // of the segments so far
+  AlignedBuffer<float> panel;          // of 16 rows in one segment
   AlignedBuffer<float> scales;         // of CodeScales: [3 * segment_keys + block_rows]
   AlignedBuffer<std::int32_t> starts;  // [block_rows]
   AlignedBuffer<std::size_t> counts;
@@ -115,11 +115,12 @@ class AttentionScratch {
   }
 
   static void prepare(detail::AttentionWorkspace& workspace, const detail::AttentionBlocking& blocking) {
-    workspace.queries.resize_discard(blocking.state_rows * blocking.padded_dim);
+    workspace.queries.resize_discard((blocking.block_rows + 15) / 16 * 16 * blocking.padded_dim);  // tiles of AMX
     workspace.keys.resize_discard(detail::segment_keys * blocking.padded_dim);
     workspace.values.resize_discard(detail::segment_keys * blocking.padded_dim);
     workspace.rows.resize_discard(16 * blocking.padded_dim);
-    workspace.states.resize_discard(2 * blocking.state_floats(blocking.state_rows));
+    workspace.state.resize_discard(blocking.state_floats(blocking.block_rows));
+    workspace.panel.resize_discard(blocking.state_floats(16));
     workspace.scales.resize_discard(3 * detail::segment_keys + blocking.block_rows);
     workspace.starts.resize_discard(blocking.block_rows);
     workspace.counts.resize_discard(blocking.block_rows);

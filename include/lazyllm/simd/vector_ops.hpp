@@ -21,6 +21,8 @@ namespace lazyllm::inline v0::detail {
 
 struct Bfloat16Floats;
 struct AmxFloats;
+struct VnniFloats;
+struct PairCodeFloats;
 
 /// What every ISA's type offers. `width` floats a vector; load widens halves, bfloat16 numbers and bytes;
 /// `tile_vectors` x 6 vectors fit the registers as accumulators. fma(a, b, c) = a * b + c, fnma = c - a * b (one

@@ -22,11 +22,16 @@ inline constexpr std::size_t panel_rows = 6;
 inline constexpr std::size_t sum_lanes = 16;  // floats a row for the partial sums; an ISA uses the first `width`
 
 /// The softmax of some rows, not yet divided: maximum [rows], lanes of the sum of weights [rows, sum_lanes], weighted
-/// sum of values [rows, padded_dim].
+/// sum of values [rows, padded_dim]. Where the maximum is -infinity, no key has been seen, and the others say nothing.
 struct AttentionState {
   float* max = nullptr;
   float* sums = nullptr;
   float* out = nullptr;
+
+  /// From a row on.
+  [[nodiscard]] AttentionState from(std::size_t row, std::size_t padded_dim) const {
+    return {max + row, sums + row * sum_lanes, out + row * padded_dim};
+  }
 };
 
 /// What goes with rows of 8-bit codes (attention_codes.hpp): in a segment of keys, and in a block of queries.
@@ -50,7 +55,9 @@ struct AttentionSegment {
   const std::size_t* counts = nullptr;  // [rows] keys of this segment that the row sees, ascending
   float* const* score_rows = nullptr;   // [rows] where the row's scores of this segment go, or null
   CodeScales scales;                    // of codes only
-  AttentionState state;                 // max -infinity before; sums and out are written where a row sees a key
+  AttentionState state;                 // of the rows' segments so far, to which this one is added
+  AttentionState panel;                 // [16 rows] room for a panel's own
+  bool first = false;                   // no segment so far: state.max is -infinity
 };
 
 /// Keys of the tiles that hold `count` keys.

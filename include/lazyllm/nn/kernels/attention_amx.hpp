@@ -70,7 +70,7 @@ inline void value_columns_amx(const float* weights, std::size_t n, const float* 
 }
 
 /// All rows against one segment; counts ascend. As in attention_pairs.hpp, weights of keys that a row does not see are
-/// zeros. With more than 16 rows the last panel may end in rows that nobody reads.
+/// zeros.
 inline void attend(AmxFloats, const AttentionSegment& segment) {
   alignas(64) float scores[16 * segment_keys];
   alignas(64) float weights[16 * segment_keys / 2];
@@ -85,10 +85,10 @@ inline void attend(AmxFloats, const AttentionSegment& segment) {
     weigh_rows(Avx512Floats{}, segment, row, rows, keys, scores);
     pair_weights(rows, keys, scores, weights);
     std::fill_n(weights + rows * segment_keys / 2, (16 - rows) * segment_keys / 2, 0.0f);
-    float* out = segment.state.out + row * segment.padded_dim;
     for (std::size_t column = 0; column < segment.head_dim; column += 32) {
-      value_columns_amx(weights, keys, segment.values + column, out + column, segment.padded_dim);
+      value_columns_amx(weights, keys, segment.values + column, segment.panel.out + column, segment.padded_dim);
     }
+    add_panel(Avx512Floats{}, segment, row, rows);
   }
 }
 

@@ -83,7 +83,7 @@ inline void load_code_keys(VnniFloats, const std::int8_t* const* rows, std::size
 }
 
 /// Four values' codes, rows [n], side by side: [n, rounded up to 16, 4].
-inline void load_code_values(VnniFloats, const std::int8_t* const* rows, std::size_t n, std::byte* to) {
+inline void interleave_code_values(const std::int8_t* const* rows, std::size_t n, std::byte* to) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   for (std::size_t i = 0; i < n; i += 64) {
     const std::size_t count = std::min<std::size_t>(64, n - i);
@@ -104,6 +104,15 @@ inline void load_code_values(VnniFloats, const std::int8_t* const* rows, std::si
   }
 }
 
+/// A tile of values' codes, rows [n], to [key_tile / 4, padded_dim, 4], groups of four in the order of
+/// value_group_place.
+inline void load_code_values(Avx512Floats, const std::int8_t* const* rows, std::size_t n, std::size_t padded_dim,
+                             std::byte* to) {
+  for (std::size_t group = 0; group < key_tile / 4; ++group) {
+    interleave_code_values(rows + 4 * group, n, to + value_group_place(group) * 4 * padded_dim);
+  }
+}
+
 /// log2 of a positive number, or up to 0.09 less: exponent and linear mantissa. Of 0: -127.
 inline __m512 linear_log2(__m512 x) {
   return _mm512_fmsub_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(x)), _mm512_set1_ps(0x1p-23f), _mm512_set1_ps(127.0f));
@@ -111,7 +120,7 @@ inline __m512 linear_log2(__m512 x) {
 
 /// The linear_log2 of the first n scales of values, n a multiple of 16. None counts as below -100, so that no weight
 /// and no sum of weights is infinite before the scale makes it small.
-inline void take_value_logs(VnniFloats, const CodeScales& scales, std::size_t n) {
+inline void take_value_logs(Avx512Floats, const CodeScales& scales, std::size_t n) {
   for (std::size_t k = 0; k < n; k += 16) {
     _mm512_storeu_ps(scales.value_logs + k,
                      _mm512_max_ps(linear_log2(_mm512_loadu_ps(scales.values + k)), _mm512_set1_ps(-100.0f)));
@@ -211,13 +220,13 @@ class WeightCodes {
 
   /// Makes the next ones: of one row, for key_tile keys.
   void step() {
-    const std::size_t row = row_ + next_row_;
     const std::size_t place = next_row_ * segment_keys + next_key_;
-    float* const lanes = segment_->state.sums + row * sum_lanes;
-    if (next_key_ == 0) find_shift(row, lanes);
-    const __m512 factor = _mm512_set1_ps(segment_->scales.queries[row] * log2_e), shift = _mm512_set1_ps(shift_);
+    float* const lanes = sums_ + next_row_ * sum_lanes;
+    if (next_key_ == 0) find_shift(lanes);
+    const __m512 factor = _mm512_set1_ps(segment_->scales.queries[row_ + next_row_] * log2_e);
+    const __m512 shift = _mm512_set1_ps(shift_);
     const float* const value_scales = segment_->scales.values + next_key_;
-    __m512 sum = _mm512_loadu_ps(lanes);
+    __m512 sum = _mm512_load_ps(lanes);
     __m512i weights[4];
     LAZYLLM_UNROLL
     for (std::size_t c = 0; c < 4; ++c) {
@@ -226,7 +235,7 @@ class WeightCodes {
       weights[c] = _mm512_cvttps_epi32(_mm512_fmadd_ps(e, _mm512_loadu_ps(value_scales + 16 * c),
                                                        _mm512_loadu_ps(weight_fractions.data() + next_key_ + 16 * c)));
     }
-    _mm512_storeu_ps(lanes, sum);
+    _mm512_store_ps(lanes, sum);
     // Four neighbours stay together, in the order of value_group_place.
     _mm512_storeu_si512(codes_ + place, _mm512_packus_epi16(_mm512_packus_epi32(weights[0], weights[1]),
                                                             _mm512_packus_epi32(weights[2], weights[3])));
@@ -236,9 +245,15 @@ class WeightCodes {
     ++next_row_;
   }
 
-  /// The panel's part of state.out: the values, weighed. Takes steps of `next` meanwhile, and leaves it complete.
-  void sum_values(WeightCodes& next) const {
+  /// Adds the panel's maxima, sums and weighed values to the state. Takes steps of `next` meanwhile, and leaves it
+  /// complete.
+  void sum_values(WeightCodes& next) {
     if (rows_ != 0) {
+      if (segment_->first) {
+        std::copy_n(max_, rows_, segment_->state.max + row_);
+      } else {
+        rescale(Avx512Floats{}, rows_, max_, segment_->state.max + row_, scale_before_, scale_added_);
+      }
       with_rows(rows_, [&](auto rows) { sum_values<rows()>(next); });
     }
     while (!next.complete()) next.step();
@@ -281,17 +296,29 @@ class WeightCodes {
     }
   }
 
-  void find_shift(std::size_t row, float* lanes) {
+  void find_shift(float* lanes) {
     constexpr float log2_240 = 7.9068906f;
     const float max = _mm512_reduce_max_ps((__m512)maxima_[next_row_]) - log2_240;
-    segment_->state.max[row] = max * (1.0f / log2_e);
+    max_[next_row_] = max * (1.0f / log2_e);
     shift_ = std::max(max, std::numeric_limits<float>::lowest());  // a row that sees no key has weights of 0
-    _mm512_storeu_ps(lanes, _mm512_setzero_ps());
+    _mm512_store_ps(lanes, _mm512_setzero_ps());
+  }
+
+  /// to[r] becomes v, of row r of the panel, or is rescaled and v added.
+  void add_to(__m512 v, std::size_t r, float* to) const {
+    if (!segment_->first) {
+      const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(to), _mm512_set1_ps(scale_before_[r]));
+      v = _mm512_fmadd_ps(v, _mm512_set1_ps(scale_added_[r]), before);
+    }
+    _mm512_storeu_ps(to, v);
   }
 
   template <std::size_t R>
   void sum_values(WeightCodes& next) const {
     const std::size_t dim = segment_->padded_dim;
+    float* const lanes = segment_->state.sums + row_ * sum_lanes;
+    LAZYLLM_UNROLL
+    for (std::size_t r = 0; r < R; ++r) add_to(_mm512_load_ps(sums_ + r * sum_lanes), r, lanes + r * sum_lanes);
     std::size_t column = 0;
     constexpr std::size_t C = R <= 3 ? 4 : 2;  // enough sums at once, and registers left for steps
     for (; column + 16 * C <= dim; column += 16 * C) sum_value_columns<R, C>(column, next);
@@ -303,6 +330,7 @@ class WeightCodes {
   void sum_value_columns(std::size_t column, WeightCodes& next) const {
     const std::size_t dim = segment_->padded_dim;
     const auto* values = reinterpret_cast<const std::byte*>(segment_->values) + column * 4;
+    float* const out = segment_->state.out + row_ * dim + column;
     CodeSums sums[R][C] = {};
     for (std::size_t k = 0; k < keys_; k += 16) {
       LAZYLLM_UNROLL
@@ -322,19 +350,21 @@ class WeightCodes {
       }
       if (!next.complete()) next.step();
     }
-    float* const out = segment_->state.out + row_ * dim + column;
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
       LAZYLLM_UNROLL
       for (std::size_t c = 0; c < C; ++c) {
-        _mm512_storeu_ps(out + r * dim + 16 * c, _mm512_cvtepi32_ps((__m512i)sums[r][c]));
+        add_to(_mm512_cvtepi32_ps((__m512i)sums[r][c]), r, out + r * dim + 16 * c);
       }
     }
   }
 
   alignas(64) float products_[panel_rows * segment_keys];
   alignas(64) std::uint8_t codes_[panel_rows * segment_keys];
+  alignas(64) float sums_[panel_rows * sum_lanes];  // lanes of each row's sum of weights
+  alignas(64) float scale_before_[16], scale_added_[16];
   CodeMaxima maxima_[panel_rows];
+  float max_[panel_rows];
   const AttentionSegment* segment_ = nullptr;
   std::size_t row_ = 0, rows_ = 0, keys_ = 0;  // the panel
   std::size_t next_row_ = 0, next_key_ = 0;    // of the next step

@@ -128,7 +128,7 @@ void attend_panel(Bfloat16Floats, const AttentionSegment& segment, std::size_t r
   score_panel<R>(Bfloat16Floats{}, segment, row, keys, scores);
   weigh_rows(Avx512Floats{}, segment, row, R, keys, scores);
   pair_weights(R, keys, scores, weights);
-  float* out = segment.state.out + row * segment.padded_dim;
+  float* out = segment.panel.out;
   std::size_t column = 0;
   for (; column + 64 <= segment.head_dim; column += 64) {
     multiply_pairs<R, 4>(weights, segment_keys / 2, segment.values + column, segment.padded_dim, keys / 2, out + column,
@@ -138,6 +138,7 @@ void attend_panel(Bfloat16Floats, const AttentionSegment& segment, std::size_t r
     multiply_pairs<R, 2>(weights, segment_keys / 2, segment.values + column, segment.padded_dim, keys / 2, out + column,
                          segment.padded_dim);
   }
+  add_panel(Avx512Floats{}, segment, row, R);
 }
 
 }  // namespace lazyllm::inline v0::detail
