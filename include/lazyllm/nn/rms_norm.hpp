@@ -9,6 +9,8 @@
 #include <lazyllm/parallel/executor.hpp>
 #include <lazyllm/simd/dispatch.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cstddef>
 #include <span>
 
@@ -22,10 +24,19 @@ void rms_norm(ConstRows x, std::span<const float> weight, float epsilon, Rows ou
   LAZYLLM_EXPECTS(weight.size() == x.cols() && out.cols() == x.cols() && out.rows() == x.rows());
   if (x.empty()) return;
   dispatch_float(isa, [&](auto tag) {
+    constexpr detail::Floats<decltype(tag)::value> vectors;
     detail::for_rows(x.rows(), x.cols(), executor, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t r = begin; r < end; ++r) {
-        detail::rms_norm_row(detail::Floats<decltype(tag)::value>{}, x.row(r).data(), weight.data(), epsilon,
-                             out.row(r).data(), x.cols());
+      // The scales of a few rows first: to wait for each would keep the CPU from looking ahead.
+      std::array<float, 4> scales;
+      for (std::size_t first = begin; first < end; first += scales.size()) {
+        const std::size_t rows = std::min(scales.size(), end - first);
+        for (std::size_t r = 0; r < rows; ++r) {
+          scales[r] = detail::rms_scale(vectors, x.row(first + r).data(), epsilon, x.cols());
+        }
+        for (std::size_t r = 0; r < rows; ++r) {
+          detail::scale_row(vectors, x.row(first + r).data(), scales[r], weight.data(), out.row(first + r).data(),
+                            x.cols());
+        }
       }
     });
   });

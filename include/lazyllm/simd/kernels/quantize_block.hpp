@@ -139,29 +139,37 @@ inline void quantize_block(const float* x, const QuantizedTarget& target, std::s
   return _mm512_max_ps(pairs, _mm512_permute_ps(pairs, 0xb1));
 }
 
-/// Blocks b .. b + 3, block b + i in lane i of 128 bits: one reduction for four, which a single block would wait for.
-[[gnu::always_inline]] inline void quantize_four_blocks(const float* x, const QuantizedTarget& target, std::size_t b) {
-  __m512 values[8], magnitudes[4];
-  LAZYLLM_UNROLL
-  for (std::size_t i = 0; i < 8; ++i) values[i] = _mm512_loadu_ps(x + 16 * i);
+/// Of four blocks, block i in lane i of 128 bits, four times.
+struct FourBlockFactors {
+  float inverses[16];  // 127 / largest magnitude
+  float scales[16];    // largest magnitude / 127
+};
+
+/// One reduction for four blocks, which a single block would wait for.
+inline void find_factors(const float* x, FourBlockFactors& factors) {
+  __m512 magnitudes[4];
   LAZYLLM_UNROLL
   for (std::size_t i = 0; i < 4; ++i) {
-    magnitudes[i] = _mm512_max_ps(_mm512_abs_ps(values[2 * i]), _mm512_abs_ps(values[2 * i + 1]));
+    magnitudes[i] =
+        _mm512_max_ps(_mm512_abs_ps(_mm512_loadu_ps(x + 32 * i)), _mm512_abs_ps(_mm512_loadu_ps(x + 32 * i + 16)));
   }
   const __m512 largest = largest_of_each(magnitudes);
   const __mmask16 nonzero = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(smallest_quantized_magnitude), _CMP_GE_OQ);
-  const __m512 inverse = _mm512_maskz_div_ps(nonzero, _mm512_set1_ps(127.0f), largest);
-  const __m512 scale = _mm512_maskz_div_ps(nonzero, largest, _mm512_set1_ps(127.0f));
+  _mm512_storeu_ps(factors.inverses, _mm512_maskz_div_ps(nonzero, _mm512_set1_ps(127.0f), largest));
+  _mm512_storeu_ps(factors.scales, _mm512_maskz_div_ps(nonzero, largest, _mm512_set1_ps(127.0f)));
+}
 
-  const __m512 inverses[4] = {
-      _mm512_shuffle_f32x4(inverse, inverse, 0x00), _mm512_shuffle_f32x4(inverse, inverse, 0x55),
-      _mm512_shuffle_f32x4(inverse, inverse, 0xaa), _mm512_shuffle_f32x4(inverse, inverse, 0xff)};
+/// Blocks b .. b + 3.
+inline void quantize_four_blocks(const float* x, const FourBlockFactors& factors, const QuantizedTarget& target,
+                                 std::size_t b) {
   __m512i words[4];  // block i: lanes of 4 codes of its first half, then 4 of its last
   LAZYLLM_UNROLL
   for (std::size_t i = 0; i < 4; ++i) {
-    words[i] = _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(values[2 * i], inverses[i])),
-                                  _mm512_cvtps_epi32(_mm512_mul_ps(values[2 * i + 1], inverses[i])));
+    const __m512 inverse = _mm512_set1_ps(factors.inverses[4 * i]);
+    words[i] = _mm512_packs_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 32 * i), inverse)),
+                                  _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 32 * i + 16), inverse)));
   }
+  const __m512 scale = _mm512_loadu_ps(factors.scales);
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
   __m512i sums[2];  // lanes of parts of: first half and last half of a block, then of the next
   LAZYLLM_UNROLL
@@ -194,8 +202,17 @@ inline void quantize_block(const float* x, const QuantizedTarget& target, std::s
 
 inline void quantize_row(IsaTag<Isa::avx512vnni>, const float* x, const QuantizedTarget& target,
                          std::size_t block_count) {
+  // Factors of several fours first: the codes would wait for those of their own, and keep the CPU from looking ahead.
+  constexpr std::size_t fours = 8;
+  FourBlockFactors factors[fours];
   std::size_t b = 0;
-  for (; b + 4 <= block_count; b += 4) quantize_four_blocks(x + b * quantized_block_size, target, b);
+  while (b + 4 <= block_count) {
+    const std::size_t count = std::min(fours, (block_count - b) / 4);
+    for (std::size_t i = 0; i < count; ++i) find_factors(x + (b + 4 * i) * quantized_block_size, factors[i]);
+    for (std::size_t i = 0; i < count; ++i, b += 4) {
+      quantize_four_blocks(x + b * quantized_block_size, factors[i], target, b);
+    }
+  }
   for (; b < block_count; ++b) quantize_block(x + b * quantized_block_size, target, b);
 }
 
