@@ -122,11 +122,11 @@ void add_layout(CacheShape shape, const std::string& layout, const std::string& 
 
 template <RowElement Element>
 void add_element(CacheShape shape, const std::string& element) {
-  add_layout<TokenMajor, Element>(shape, "token_major", element);
-  add("value_norms", shape, "token_major", element, norms_of_values<TokenMajor, Element>);
   add_layout<HeadMajor, Element>(shape, "head_major", element);
+  add("value_norms", shape, "head_major", element, norms_of_values<HeadMajor, Element>);
+  add_layout<TokenMajor, Element>(shape, "token_major", element);
   add_layout<Paged<64>, Element>(shape, "paged64", element);
-  add_layout<Paged<64, HeadMajor>, Element>(shape, "paged64_head_major", element);
+  add_layout<Paged<64, TokenMajor>, Element>(shape, "paged64_token_major", element);
   add("store", shape, "plain", element, store_plain<Element>);
   add("read", shape, "plain", element, read_plain<Element>);
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstring>
 #include <lazyllm/cache/kv_cache.hpp>
+#include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <map>
 #include <numeric>
@@ -107,8 +108,8 @@ TEST_CASE_TEMPLATE("A layer agrees with a dictionary of vectors over random stor
   }
 }
 
-TEST_CASE_TEMPLATE("Rows that are stored at once, on two threads, lie as rows that are stored one by one", Layout,
-                   TokenMajor, HeadMajor, Paged<8>) {
+TEST_CASE_TEMPLATE("Tokens that are added first may be stored side by side, by two threads", Layout, TokenMajor,
+                   HeadMajor, Paged<8>) {
   constexpr std::size_t heads = 3, dim = 64, tokens = 300;
   std::mt19937 random(12);
   const KeyValue rows = random_key_value(tokens * heads * dim, random);
@@ -116,16 +117,25 @@ TEST_CASE_TEMPLATE("Rows that are stored at once, on two threads, lie as rows th
   std::vector<TokenIndex> order(tokens);
   std::iota(order.begin(), order.end(), TokenIndex{0});
   std::shuffle(order.begin(), order.end(), random);
-  LayerCache<Layout> at_once(CacheShape{heads, dim, tokens}), one_by_one(CacheShape{heads, dim, tokens});
+  LayerCache<Layout> side_by_side(CacheShape{heads, dim, tokens}), one_by_one(CacheShape{heads, dim, tokens});
+  side_by_side.add(order);
+  CHECK(side_by_side.size() == tokens);
   ThreadPool pool(2);
-  at_once.store(order, keys, values, pool);
+  pool.parallel_for(tokens, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t r = begin; r < end; ++r) side_by_side.store(order[r], keys.row(r), values.row(r));
+  });
   for (std::size_t r = 0; r < tokens; ++r) one_by_one.store(order[r], keys.row(r), values.row(r));
-  std::vector<std::byte> bits(at_once.token_bytes()), expected(at_once.token_bytes());
+  std::vector<std::byte> bits(side_by_side.token_bytes()), expected(side_by_side.token_bytes());
   for (TokenIndex token = 0; token < tokens; ++token) {
-    at_once.export_token(token, bits);
+    side_by_side.export_token(token, bits);
     one_by_one.export_token(token, expected);
     REQUIRE(bits == expected);
   }
+  side_by_side.store(order[0], keys.row(1), values.row(1));  // a token that is here gets other rows
+  CHECK(side_by_side.size() == tokens);
+  side_by_side.export_token(order[0], bits);
+  side_by_side.export_token(order[1], expected);
+  CHECK(bits == expected);
 }
 
 TEST_CASE("A layer holds as many tokens as it has slots, also after every one of them was removed and came back") {

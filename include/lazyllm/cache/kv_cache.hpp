@@ -8,10 +8,8 @@
 #include <lazyllm/core/aligned_buffer.hpp>
 #include <lazyllm/core/contract.hpp>
 #include <lazyllm/core/kv_store.hpp>
-#include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
-#include <lazyllm/parallel/executor.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -29,7 +27,7 @@ namespace lazyllm::inline v0 {
 /// K and V of one layer. Paged layouts take a page from the pool when the pages are full and give back the last one
 /// when its last token goes; with the others all slots are one page, untouched memory until tokens arrive, and no
 /// operation allocates.
-template <CacheLayout Layout = TokenMajor, RowElement Key = Int8, RowElement Value = Key>
+template <CacheLayout Layout = HeadMajor, RowElement Key = Int8, RowElement Value = Key>
 class LayerCache {
  public:
   /// A pool for `layer_count` layers of this shape.
@@ -64,20 +62,14 @@ class LayerCache {
     return slot_of_[token] != no_slot;
   }
 
-  /// Adds a token: `key` and `value` are [kv_heads * head_dim]. Precondition: the token is not here yet.
-  void store(TokenIndex token, std::span<const float> key, std::span<const float> value) {
-    encode(add(token), key, value);
-  }
-  /// Adds tokens: row r of keys and values [tokens, kv_heads * head_dim] is tokens[r], converted on the executor's
-  /// threads. Precondition: none of them is here yet.
-  template <Executor E>
-  void store(std::span<const TokenIndex> tokens, ConstRows keys, ConstRows values, E& executor) {
-    LAZYLLM_EXPECTS(keys.rows() == tokens.size() && values.rows() == tokens.size());
-    const std::size_t first = size();
+  /// Gives tokens their slots. Their rows are undefined until they are stored, which threads may then do side by side.
+  /// Precondition: none of them is here yet.
+  void add(std::span<const TokenIndex> tokens) {
     for (const TokenIndex token : tokens) add(token);
-    detail::for_rows(tokens.size(), 2 * keys.cols(), executor, [&](std::size_t begin, std::size_t end) {
-      for (std::size_t r = begin; r < end; ++r) encode(first + r, keys.row(r), values.row(r));
-    });
+  }
+  /// Stores a token's rows: `key` and `value` are [kv_heads * head_dim]. Adds the token where it is not here.
+  void store(TokenIndex token, std::span<const float> key, std::span<const float> value) {
+    encode(contains(token) ? slot_of_[token] : add(token), key, value);
   }
 
   /// Forgets a token that is here; the last slot's token moves into its slot. O(token_bytes), no allocation.
@@ -216,12 +208,15 @@ class LayerCache {
 static_assert(KeyValueReader<LayerCache<>> && KeyValueReader<LayerCache<Paged<64>, Int8, Float16>>);
 
 /// What a graph keeps its K and V in: built from (layer_count, CacheShape); layer(l) gives a layer's reader, which
-/// takes tokens by store and import_token, gives them by export_token and drops them by remove and truncate.
+/// takes tokens by store and import_token, gives them by export_token and drops them by remove and truncate. Threads
+/// may store side by side what add() was told of.
 template <class C>
 concept KeyValueCache = std::constructible_from<C, std::size_t, CacheShape> &&
     requires(C& c, const C& k, LayerIndex layer, TokenIndex token, std::span<const float> row,
-             std::span<std::byte> bits, std::span<const std::byte> stored, std::size_t tokens) {
+             std::span<const TokenIndex> added, std::span<std::byte> bits, std::span<const std::byte> stored,
+             std::size_t tokens) {
   requires KeyValueReader<std::remove_cvref_t<decltype(k.layer(layer))>>;
+  c.layer(layer).add(added);
   c.layer(layer).store(token, row, row);
   c.layer(layer).remove(token);
   c.layer(layer).import_token(token, stored);
@@ -234,7 +229,7 @@ concept KeyValueCache = std::constructible_from<C, std::size_t, CacheShape> &&
 };
 
 /// The layers of one sequence. The layers of a paged layout share one pool.
-template <CacheLayout Layout = TokenMajor, RowElement Key = Int8, RowElement Value = Key>
+template <CacheLayout Layout = HeadMajor, RowElement Key = Int8, RowElement Value = Key>
 class KvCache {
  public:
   using Layer = LayerCache<Layout, Key, Value>;

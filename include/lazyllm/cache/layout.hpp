@@ -29,7 +29,7 @@ concept CacheLayout = std::constructible_from<L, CacheShape> && requires(const L
 template <class L>
 concept PagedLayout = CacheLayout<L> && std::has_single_bit(std::size_t{L::page_tokens});
 
-/// [slot, kv_head]: the default. Touches memory only as tokens arrive.
+/// [slot, kv_head]: all rows of a token are contiguous.
 class TokenMajor {
  public:
   explicit constexpr TokenMajor(CacheShape shape) : shape_(shape) {}
@@ -43,7 +43,7 @@ class TokenMajor {
 };
 static_assert(CacheLayout<TokenMajor> && !PagedLayout<TokenMajor>);
 
-/// [kv_head, slot]: one head's rows are contiguous. Attention, which prefetches rows, is as fast with either.
+/// [kv_head, slot]: the default. One head's rows are contiguous, which is how attention reads them.
 class HeadMajor {
  public:
   explicit constexpr HeadMajor(CacheShape shape) : shape_(shape) {}
@@ -59,7 +59,7 @@ static_assert(CacheLayout<HeadMajor>);
 
 /// Pages of PageTokens tokens each, inside laid out by another layout: memory is allocated for the tokens that a layer
 /// holds, a page at a time, and given back to the pool that the layers of a cache share.
-template <std::size_t PageTokens, CacheLayout InPage = TokenMajor>
+template <std::size_t PageTokens, CacheLayout InPage = HeadMajor>
 requires(std::has_single_bit(PageTokens)) class Paged {
  public:
   static constexpr std::size_t page_tokens = PageTokens;
@@ -72,6 +72,6 @@ requires(std::has_single_bit(PageTokens)) class Paged {
  private:
   InPage in_page_;
 };
-static_assert(PagedLayout<Paged<64>> && PagedLayout<Paged<16, HeadMajor>>);
+static_assert(PagedLayout<Paged<64>> && PagedLayout<Paged<16, TokenMajor>>);
 
 }  // namespace lazyllm::inline v0
