@@ -1,6 +1,6 @@
-// What rows go through in the layers of a Llama: norm, projections, rotation, attention, feed-forward. Const: the
-// weights and what follows from them. Threads, scratch and K and V are the caller's. Source: Llama 2, arXiv 2307.09288
-// (RMSNorm, grouped-query attention, RoPE, SwiGLU).
+// What rows go through in the layers of a Llama: norm, projections, rotation, attention, feed-forward.
+// Const: the weights and what follows from them. Threads, scratch and K and V are the caller's.
+// Source: Llama 2, arXiv 2307.09288 (RMSNorm, grouped-query attention, RoPE, SwiGLU).
 #pragma once
 
 #include <lazyllm/core/aligned_buffer.hpp>

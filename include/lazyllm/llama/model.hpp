@@ -7,7 +7,6 @@
 #include <lazyllm/cache/kv_cache.hpp>
 #include <lazyllm/core/checksum.hpp>
 #include <lazyllm/core/contract.hpp>
-#include <lazyllm/core/error.hpp>
 #include <lazyllm/core/kv_store.hpp>
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/row_element.hpp>

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 namespace lazyllm::inline v0::detail {
 
@@ -88,7 +89,7 @@ class AttentionOperands {
   using TileRows = std::array<const Element*, key_tile>;
 
   /// Calls load(rows, tile) for each tile of the segment. While it loads, the next tile is on its way from memory: no
-  /// prefetcher of the hardware foresees rows of one head out of many.
+  /// prefetcher of the hardware foresees rows with gaps, as of pruned tokens or of one head out of many.
   template <class RowOf, class Load>
   void for_tiles(std::size_t first, std::size_t limit, const RowOf& row_of, const Load& load) const {
     const auto look_up = [&](std::size_t from) {

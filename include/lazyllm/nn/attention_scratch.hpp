@@ -47,6 +47,8 @@ struct AttentionBlocking {
     return std::min(most_tokens, (even + panel_rows - 1) / panel_rows * panel_rows);
   }
 
+  /// Rows up to a whole number of tiles of 16 (AMX), and of cache lines of floats.
+  static constexpr std::size_t padded_rows(std::size_t rows) { return (rows + 15) / 16 * 16; }
   /// Floats of the state of up to `rows` rows.
   [[nodiscard]] std::size_t state_floats(std::size_t rows) const {
     return padded_rows(rows) * (1 + sum_lanes + padded_dim);
@@ -56,9 +58,6 @@ struct AttentionBlocking {
   }
   /// Rows of the states of a call of at most split_rows token rows.
   [[nodiscard]] std::size_t split_state_rows(std::size_t rows) const { return std::min(rows, most_tokens) * group; }
-
- private:
-  static constexpr std::size_t padded_rows(std::size_t rows) { return (rows + 15) / 16 * 16; }  // whole cache lines
 };
 
 /// What one thread needs for one block of rows and one segment of keys.
@@ -115,7 +114,7 @@ class AttentionScratch {
   }
 
   static void prepare(detail::AttentionWorkspace& workspace, const detail::AttentionBlocking& blocking) {
-    workspace.queries.resize_discard((blocking.block_rows + 15) / 16 * 16 * blocking.padded_dim);  // tiles of AMX
+    workspace.queries.resize_discard(blocking.padded_rows(blocking.block_rows) * blocking.padded_dim);
     workspace.keys.resize_discard(detail::segment_keys * blocking.padded_dim);
     workspace.values.resize_discard(detail::segment_keys * blocking.padded_dim);
     workspace.rows.resize_discard(16 * blocking.padded_dim);
