@@ -66,7 +66,7 @@ TEST_CASE("Codes of 8 bits are rounded to nearest even, reach 127 on both sides 
 }
 
 TEST_CASE("A row of zeros, or of numbers too small for a scale, comes back as zeros") {
-  for (const float x : {0.0f, 1e-38f, -1e-40f}) {
+  for (const float x : {0.0f, 1e-28f, 1e-38f, -1e-40f}) {
     for (const float y : there_and_back<Int8>({x, 0.0f, x})) CHECK(y == 0.0f);
   }
   CHECK(there_and_back<Int8>({1e30f, -3.4e38f})[1] == doctest::Approx(-3.4e38).epsilon(1e-6));

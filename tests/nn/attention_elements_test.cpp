@@ -199,7 +199,7 @@ TEST_CASE_TEMPLATE("attention over stored rows of every element agrees with doub
   for (const AttentionShape shape :
        {AttentionShape{9, 3, 64, 0.125f}, AttentionShape{2, 2, 80, 0.1118f}, AttentionShape{4, 1, 20, 0.2236f},
         AttentionShape{8, 1, 96, 0.1021f}, AttentionShape{3, 1, 128, 0.0884f}, AttentionShape{1, 1, 256, 0.0625f}}) {
-    const Inputs inputs(shape, 300, 1);
+    const Inputs inputs(shape, 600, 1);
     const auto cache = inputs.stored<typename S::Key, typename S::Value>();
     const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
     const std::vector<TokenIndex> keys = first_tokens(inputs.tokens);
@@ -215,7 +215,7 @@ TEST_CASE_TEMPLATE("attention over stored rows of every element agrees with doub
 
 TEST_CASE_TEMPLATE("layouts of the same elements give the same bits, also after tokens went and came back", S,
                    LAZYLLM_STORED) {
-  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 400, 2);
+  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 900, 2);
   ThreadPool pool(2);
   std::mt19937 random(3);
   std::vector<TokenIndex> order = first_tokens(inputs.tokens);
@@ -255,7 +255,7 @@ TEST_CASE_TEMPLATE("layouts of the same elements give the same bits, also after 
 
 TEST_CASE_TEMPLATE("attention on 8-bit codes has the same bits for a row whatever shares the call and whoever runs it",
                    S, LAZYLLM_CODES) {
-  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 600, 4);
+  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 700, 4);
   const auto cache = inputs.stored<typename S::Key, typename S::Value>();
   const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
   const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
@@ -276,7 +276,7 @@ TEST_CASE_TEMPLATE("attention on 8-bit codes has the same bits for a row whateve
 TEST_CASE_TEMPLATE("column sums agree with double precision, and are added to what is there", S, LAZYLLM_SUMMED) {
   ThreadPool two(2);
   for (const AttentionShape shape : {AttentionShape{6, 2, 64, 0.125f}, AttentionShape{7, 1, 20, 0.2236f}}) {
-    const Inputs inputs(shape, 600, 8);
+    const Inputs inputs(shape, 700, 8);
     const auto cache = inputs.stored<typename S::Key, typename S::Value>();
     const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
     const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
@@ -343,7 +343,7 @@ TEST_CASE("attention on 8-bit codes sums the products of codes exactly") {
   // Queries of whole steps: nothing is rounded before the scores, which are as exact as one conversion and two
   // products.
   SerialExecutor executor;
-  Inputs inputs(AttentionShape{2, 1, 64, 0x1p-9f}, 300, 6);
+  Inputs inputs(AttentionShape{2, 1, 64, 0x1p-9f}, 600, 6);
   std::mt19937 random(7);
   std::uniform_int_distribution<int> code(-127, 127);
   for (float& q : inputs.queries) q = static_cast<float>(code(random));
@@ -357,7 +357,8 @@ TEST_CASE("attention on 8-bit codes sums the products of codes exactly") {
 TEST_CASE_TEMPLATE("attention on 8-bit codes stands zeros, and values and scores of very different sizes", S,
                    LAZYLLM_CODES) {
   SerialExecutor executor;
-  Inputs inputs(AttentionShape{2, 1, 64, 0.125f}, 530, 5);
+  constexpr std::size_t segment = detail::segment_keys;
+  Inputs inputs(AttentionShape{2, 1, 64, 0.125f}, segment + 18, 5);
   const std::size_t dim = inputs.shape.head_dim;
   const auto scale_row = [&](std::vector<float>& rows, std::size_t row, float factor) {
     for (std::size_t i = 0; i < dim; ++i) rows[row * dim + i] *= factor;
@@ -367,11 +368,13 @@ TEST_CASE_TEMPLATE("attention on 8-bit codes stands zeros, and values and scores
     if (token % 5 == 0) scale_row(inputs.values, token, 0.0f);
     if (token % 11 == 0) scale_row(inputs.keys, token, token % 2 == 0 ? 0.0f : 30.0f);
   }
-  for (std::size_t token = 0; token < 256; ++token) scale_row(inputs.values, token, token < 200 ? 0.0f : 1e-30f);
+  for (std::size_t token = 0; token < segment; ++token) {
+    scale_row(inputs.values, token, token < segment - 56 ? 0.0f : 1e-27f);
+  }
   scale_row(inputs.queries, 2 * (inputs.tokens - 1), 0.0f);  // of the last row's first head
   const auto cache = inputs.stored<typename S::Key, typename S::Value>();
   const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
-  for (const std::size_t count : {100u, 250u, 530u}) {
+  for (const std::size_t count : {std::size_t{100}, segment - 6, inputs.tokens}) {
     const std::vector<TokenIndex> keys = first_tokens(count);
     for_every_isa([&](Isa isa) { check(inputs, kv, keys, 20, run(inputs, kv, keys, 20, executor, isa), isa); });
   }

@@ -47,6 +47,9 @@ std::vector<double> exact_row(const Element* stored, std::size_t dim) {
   return {row.begin(), row.end()};
 }
 
+/// Relative error of the exponential where weights are codes.
+inline constexpr double code_weight_error = 1.8e-3;
+
 /// What attention rounds its operands to.
 struct OperandRounding {
   double score = 0.0;         // relative error of a product of query and key
@@ -131,19 +134,20 @@ AttentionAnswer attention_oracle(std::span<const float> query, double scale, Tok
   for (double& p : answer.probabilities) p /= sum;
   // Numerator and denominator: a score's error each, the exponential's 3e-7 each, rescaling by a rising maximum (at
   // most one exponential and one product a tile of 64 keys and a merge a segment), summing n terms. With codes the
-  // exponential of a weight is off by up to 8e-5.
-  const double exponential = rounding.weight_codes ? 8e-5 : 0.0;
+  // exponential of a weight is off by more.
+  const double exponential = rounding.weight_codes ? code_weight_error : 0.0;
   const double tiles = static_cast<double>(keys.size()) / 64.0 + 1.0;
   answer.probability_bound = 2.0 * (std::expm1(2.0 * score_error) + 3e-7 * (1.0 + 2.0 * tiles) + exponential) +
                              (static_cast<double>(keys.size()) + 8.0) * unit;
   std::vector<double> magnitude(dim, 0.0);
+  std::vector<double> underflow(dim, 0.0);
   std::vector<double> code_error(dim, 0.0);
-  double code_step = 0.0;  // of a segment: 1 / 240 of its largest probability times its value's scale
+  double code_step = 0.0;  // of a segment: 1 / 251 of its largest probability times its value's scale
   for (std::size_t k = 0; k < keys.size() && keys[k] <= position; ++k) {
     if (rounding.weight_codes && k % detail::segment_keys == 0) {
       code_step = 0.0;
       for (std::size_t j = k; j < std::min(k + detail::segment_keys, keys.size()) && keys[j] <= position; ++j) {
-        code_step = std::fmax(code_step, answer.probabilities[j] * value_scale(kv, kv_head, keys[j]) / 240.0);
+        code_step = std::fmax(code_step, answer.probabilities[j] * value_scale(kv, kv_head, keys[j]) / 251.0);
       }
       code_step *= 1.0 + answer.probability_bound;
     }
@@ -152,6 +156,7 @@ AttentionAnswer attention_oracle(std::span<const float> query, double scale, Tok
       const double term = answer.probabilities[k] * value[i];
       answer.out[i] += term;
       magnitude[i] += std::fabs(term);
+      underflow[i] += 0x1p-126 * std::fabs(value[i]);  // where a weight is under the smallest normal number, it is 0
       // A weight is off by less than a step, and times the value's code.
       if (rounding.weight_codes && value[i] != 0.0)
         code_error[i] += code_step * std::fabs(value[i]) / value_scale(kv, kv_head, keys[k]);
@@ -160,7 +165,7 @@ AttentionAnswer attention_oracle(std::span<const float> query, double scale, Tok
   for (std::size_t i = 0; i < dim; ++i) {
     answer.out_bound[i] = magnitude[i] * (answer.probability_bound + rounding.weighed +
                                           2.0 * (static_cast<double>(keys.size()) + 8.0) * unit) +
-                          code_error[i] + 1e-37;
+                          code_error[i] + underflow[i] + 1e-37;
   }
   return answer;
 }

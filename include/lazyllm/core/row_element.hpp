@@ -44,8 +44,9 @@ template <RowElement Element>
 
 namespace detail {
 
-/// Rows whose largest magnitude lies below this count as zeros: 127 / it stays finite.
-inline constexpr float smallest_row_magnitude = 0x1p-119f;
+/// Rows whose largest magnitude lies below this count as zeros: 127 / it stays finite, and so do sums of thousands of
+/// such quotients (attention's, times values of codes).
+inline constexpr float smallest_row_magnitude = 0x1p-93f;
 
 [[nodiscard]] inline float row_scale(const Int8* row) {
   float scale;

@@ -78,9 +78,6 @@ class AttentionOperands {
     const auto row_of = [&](TokenIndex token) { return kv_.value(kv_head, token); };
     for_tiles(first, limit, row_of,
               [&](const auto& rows, std::size_t tile) { load_value_tile(rows, tile, workspace); });
-    if constexpr (takes_code_values<V>) {
-      take_value_logs(V{}, code_scales(workspace), whole_tiles(std::min(segment_keys, limit - first)));
-    }
   }
 
  private:
@@ -149,7 +146,10 @@ class AttentionOperands {
     const std::size_t dim = blocking_.padded_dim;
     if constexpr (takes_code_values<V>) {
       const std::int8_t* rows[key_tile];
-      split_codes(stored, rows, code_scales(workspace).values + tile);
+      float stored_scales[key_tile];
+      split_codes(stored, rows, stored_scales);
+      const CodeScales scales = code_scales(workspace);
+      take_value_scales(V{}, stored_scales, scales.value_logs + tile, scales.value_inverses + tile);
       load_code_values(V{}, rows, shape_.head_dim, dim,
                        reinterpret_cast<std::byte*>(workspace.values.data()) + tile * dim);
     } else if constexpr (takes_pairs<V>) {

@@ -17,7 +17,7 @@
 namespace lazyllm::inline v0::detail {
 
 inline constexpr std::size_t key_tile = 64;
-inline constexpr std::size_t segment_keys = 4 * key_tile;  // keys of one softmax, which is then merged with the others
+inline constexpr std::size_t segment_keys = 8 * key_tile;  // keys of one softmax, which is then merged with the others
 inline constexpr std::size_t panel_rows = 6;
 inline constexpr std::size_t sum_lanes = 16;  // floats a row for the partial sums; an ISA uses the first `width`
 
@@ -36,11 +36,11 @@ struct AttentionState {
 
 /// What goes with rows of 8-bit codes (attention_codes.hpp): in a segment of keys, and in a block of queries.
 struct CodeScales {
-  float* keys = nullptr;           // [segment_keys]
-  float* values = nullptr;         // [segment_keys]
-  float* value_logs = nullptr;     // [segment_keys] log2 of them, or 0 to 0.09 less
-  float* queries = nullptr;        // [rows]
-  std::int32_t* starts = nullptr;  // [rows] -128 times the sum of the row's codes
+  float* keys = nullptr;            // [segment_keys]
+  float* value_logs = nullptr;      // [segment_keys] log2 of the values'
+  float* value_inverses = nullptr;  // [segment_keys] 1 / the values'
+  float* queries = nullptr;         // [rows]
+  std::int32_t* starts = nullptr;   // [rows] -128 times the sum of the row's codes
 };
 
 /// Query rows against one segment of keys. Kernels that multiply pairs of bfloat16 (attention_pairs.hpp) find those in

@@ -1,7 +1,7 @@
 // Tiled attention on 8-bit codes, for keys and values stored as Int8: both products are dots of four unsigned and four
 // signed bytes (AVX-512-VNNI), whose integer sums are exact: below 2^31 for head sizes up to 65,536.
 // Scores: codes of keys, + 128, times codes of queries, made here with a scale a row. Weights: a row's softmax of a
-// segment times the scales of the values, as codes of which the largest lies in 239 .. 255.
+// segment times the scales of the values, as codes of which the largest lies in 251 .. 253.
 #pragma once
 
 #include <lazyllm/core/row_element.hpp>
@@ -9,7 +9,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -113,17 +113,24 @@ inline void load_code_values(Avx512Floats, const std::int8_t* const* rows, std::
   }
 }
 
-/// log2 of a positive number, or up to 0.09 less: exponent and linear mantissa. Of 0: -127.
-inline __m512 linear_log2(__m512 x) {
-  return _mm512_fmsub_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(x)), _mm512_set1_ps(0x1p-23f), _mm512_set1_ps(127.0f));
+/// log2 of a positive number; absolute error 1.4e-5.
+inline __m512 log2_of(__m512 x) {
+  const __m512 m = _mm512_getmant_ps(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_zero);
+  const __m512 u = _mm512_sub_ps(m, _mm512_set1_ps(1.0f));
+  __m512 p = _mm512_fmadd_ps(u, _mm512_set1_ps(0.19016048f), _mm512_set1_ps(-0.37143278f));
+  p = _mm512_fmadd_ps(u, p, _mm512_set1_ps(0.49096307f));
+  p = _mm512_fmadd_ps(u, p, _mm512_set1_ps(-0.72148138f));
+  p = _mm512_fmadd_ps(u, p, _mm512_set1_ps(1.44249535f));
+  return _mm512_fmadd_ps(u, p, _mm512_getexp_ps(_mm512_div_ps(x, m)));
 }
 
-/// The linear_log2 of the first n scales of values, n a multiple of 16. None counts as below -100, so that no weight
-/// and no sum of weights is infinite before the scale makes it small.
-inline void take_value_logs(Avx512Floats, const CodeScales& scales, std::size_t n) {
-  for (std::size_t k = 0; k < n; k += 16) {
-    _mm512_storeu_ps(scales.value_logs + k,
-                     _mm512_max_ps(linear_log2(_mm512_loadu_ps(scales.values + k)), _mm512_set1_ps(-100.0f)));
+/// log2 and inverse of the scales of a tile's values. A row of zeros has the scale 0, which counts as 2^-100 (others
+/// are larger, see smallest_row_magnitude): no weight and no sum of weights is infinite.
+inline void take_value_scales(Avx512Floats, const float* scales, float* logs, float* inverses) {
+  for (std::size_t k = 0; k < key_tile; k += 16) {
+    const __m512 scale = _mm512_max_ps(_mm512_loadu_ps(scales + k), _mm512_set1_ps(0x1p-100f));
+    _mm512_storeu_ps(logs + k, log2_of(scale));
+    _mm512_storeu_ps(inverses + k, _mm512_div_ps(_mm512_set1_ps(1.0f), scale));
   }
 }
 
@@ -138,15 +145,14 @@ inline __m512i broadcast_word(const void* p) {
 using CodeSums [[gnu::vector_size(64)]] = std::int32_t;
 using CodeMaxima [[gnu::vector_size(64)]] = float;
 
-/// Products of codes [R, segment_keys] of R rows from `row` on, times the keys' scales; times the queries' they are the
-/// raw scores. Of the segment's keys from `first` to first + key_tile.
-template <std::size_t R>
-void score_tile(VnniFloats, const AttentionSegment& segment, std::size_t row, std::size_t first, float* products) {
-  constexpr std::size_t C = key_tile / 16;
+/// Sums of products of codes of R rows from `row` on and the segment's keys from `first` to first + key_tile, sixteen
+/// a vector.
+template <std::size_t R, std::size_t C = key_tile / 16>
+[[gnu::always_inline]] inline void multiply_codes(const AttentionSegment& segment, std::size_t row, std::size_t first,
+                                                  CodeSums (&sums)[R][C]) {
   const std::size_t words = (segment.head_dim + 3) / 4;
   const auto* const queries = reinterpret_cast<const std::byte*>(segment.queries) + row * segment.padded_dim;
   const auto* const keys = reinterpret_cast<const std::byte*>(segment.keys) + first * words * 4;
-  CodeSums sums[R][C];
   LAZYLLM_UNROLL
   for (std::size_t r = 0; r < R; ++r) {
     LAZYLLM_UNROLL
@@ -166,13 +172,25 @@ void score_tile(VnniFloats, const AttentionSegment& segment, std::size_t row, st
       }
     }
   } while (++w < words);
+}
+
+/// Sixteen sums of products of codes as floats, times the keys' scales.
+inline __m512 scaled_sums(CodeSums sums, const float* key_scales) {
+  return _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums), _mm512_loadu_ps(key_scales));
+}
+
+/// Products of codes [R, segment_keys] of R rows from `row` on, times the keys' scales; times the queries' they are the
+/// raw scores. Of the segment's keys from `first` to first + key_tile.
+template <std::size_t R>
+void score_tile(VnniFloats, const AttentionSegment& segment, std::size_t row, std::size_t first, float* products) {
+  CodeSums sums[R][key_tile / 16];
+  multiply_codes(segment, row, first, sums);
   LAZYLLM_UNROLL
-  for (std::size_t c = 0; c < C; ++c) {
-    const __m512 scale = _mm512_loadu_ps(segment.scales.keys + first + 16 * c);
+  for (std::size_t r = 0; r < R; ++r) {
     LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r) {
-      _mm512_storeu_ps(products + r * segment_keys + first + 16 * c,
-                       _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums[r][c]), scale));
+    for (std::size_t k = 0; k < key_tile; k += 16) {
+      _mm512_storeu_ps(products + r * segment_keys + first + k,
+                       scaled_sums(sums[r][k / 16], segment.scales.keys + first + k));
     }
   }
 }
@@ -183,24 +201,23 @@ void score_panel(VnniFloats tag, const AttentionSegment& segment, std::size_t ro
   for (std::size_t first = 0; first < keys; first += key_tile) score_tile<R>(tag, segment, row, first, products);
 }
 
-/// 2^x for x <= 120; relative error 7.6e-5, far below a step of the weights.
+/// 2^x for x <= 120; relative error 1.8e-3, less than half a step of the largest weight.
 inline __m512 rough_exp2(__m512 x) {
   const __m512 f = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);  // x - floor(x)
-  __m512 p = _mm512_fmadd_ps(f, _mm512_set1_ps(0.07802452f), _mm512_set1_ps(0.22606716f));
-  p = _mm512_fmadd_ps(f, p, _mm512_set1_ps(0.69583354f));
-  p = _mm512_fmadd_ps(f, p, _mm512_set1_ps(0.99992522f));
+  __m512 p = _mm512_fmadd_ps(f, _mm512_set1_ps(0.33718944f), _mm512_set1_ps(0.65763628f));
+  p = _mm512_fmadd_ps(f, p, _mm512_set1_ps(1.00172472f));
   return _mm512_scalef_ps(p, x);
 }
 
-/// The softmax of a panel of rows over a segment, as codes of weights. With m such that the largest
-/// 2^(score log2 e - m) * (value's scale) of a row lies in 240 .. 255, the codes are these numbers, cut after adding a
-/// fraction; m is the row's maximum and the sum of 2^(score log2 e - m) its sum of weights. Weights of keys that a row
+/// The softmax of a panel of rows over a segment, as codes of weights. A weight's exponent is score log2 e + log2 of
+/// the value's scale. With m the largest of a row less log2 of 252, the codes are 2^(exponent - m), cut after adding a
+/// fraction; m is the row's maximum, and the sum of 2^(score log2 e - m) its sum of weights. Weights of keys that a row
 /// does not see are zeros.
 /// Made in steps, which go between the dots of another panel: those take the CPU's ports of products, and most of a
 /// step takes the others.
 class WeightCodes {
  public:
-  /// Products of R rows from `row` on with the first `keys` keys, a multiple of key_tile; reports their scores.
+  /// Exponents of R rows from `row` on with the first `keys` keys, a multiple of key_tile; reports their scores.
   template <std::size_t R, class V>
   void score(V tag, const AttentionSegment& segment, std::size_t row, std::size_t keys) {
     segment_ = &segment;
@@ -210,7 +227,16 @@ class WeightCodes {
     next_row_ = next_key_ = 0;
     std::fill_n(maxima_, R, (CodeMaxima)_mm512_set1_ps(-std::numeric_limits<float>::infinity()));
     for (std::size_t first = 0; first < keys; first += key_tile) {
-      score_tile<R>(tag, segment, row, first, products_);
+      // Later rows see more, and if not all rows are reported, then the last.
+      const bool plain = segment.counts[row] >= first + key_tile && segment.score_rows[row + R - 1] == nullptr;
+      if constexpr (std::same_as<V, VnniFloats>) {
+        if (plain) {
+          take_sums<R>(first);
+          continue;
+        }
+      }
+      score_tile<R>(tag, segment, row, first, exponents_);
+      if (!plain) report_and_mask(first);
       take_products<R>(first);
     }
   }
@@ -223,17 +249,16 @@ class WeightCodes {
     const std::size_t place = next_row_ * segment_keys + next_key_;
     float* const lanes = sums_ + next_row_ * sum_lanes;
     if (next_key_ == 0) find_shift(lanes);
-    const __m512 factor = _mm512_set1_ps(segment_->scales.queries[row_ + next_row_] * log2_e);
     const __m512 shift = _mm512_set1_ps(shift_);
-    const float* const value_scales = segment_->scales.values + next_key_;
+    const float* const value_inverses = segment_->scales.value_inverses + next_key_;
+    const float* const fractions = weight_fractions.data() + next_key_;
     __m512 sum = _mm512_load_ps(lanes);
     __m512i weights[4];
     LAZYLLM_UNROLL
     for (std::size_t c = 0; c < 4; ++c) {
-      const __m512 e = rough_exp2(_mm512_fmsub_ps(_mm512_loadu_ps(products_ + place + 16 * c), factor, shift));
-      sum = _mm512_add_ps(sum, e);
-      weights[c] = _mm512_cvttps_epi32(_mm512_fmadd_ps(e, _mm512_loadu_ps(value_scales + 16 * c),
-                                                       _mm512_loadu_ps(weight_fractions.data() + next_key_ + 16 * c)));
+      const __m512 weight = rough_exp2(_mm512_sub_ps(_mm512_load_ps(exponents_ + place + 16 * c), shift));
+      sum = _mm512_fmadd_ps(weight, _mm512_loadu_ps(value_inverses + 16 * c), sum);
+      weights[c] = _mm512_cvttps_epi32(_mm512_add_ps(weight, _mm512_load_ps(fractions + 16 * c)));
     }
     _mm512_store_ps(lanes, sum);
     // Four neighbours stay together, in the order of value_group_place.
@@ -262,31 +287,42 @@ class WeightCodes {
  private:
   static constexpr float log2_e = 0x1.715476p+0f;
 
-  /// Reports the rows' products of a tile, masks what a row does not see, and takes their maxima.
+  /// Makes exponents of a tile's sums of products of codes, keeps them, and takes their maxima.
+  template <std::size_t R>
+  void take_sums(std::size_t first) {
+    CodeSums sums[R][key_tile / 16];
+    multiply_codes(*segment_, row_, first, sums);
+    take_exponents<R>(first, [&](std::size_t r, std::size_t k) {
+      return scaled_sums(sums[r][k / 16], segment_->scales.keys + first + k);
+    });
+  }
+  /// The same of a tile's products, in place.
   template <std::size_t R>
   void take_products(std::size_t first) {
-    // Later rows see more, and if not all rows are reported, then the last.
-    const bool plain = segment_->counts[row_] >= first + key_tile && segment_->score_rows[row_ + R - 1] == nullptr;
-    if (!plain) report_and_mask(first);
-    __m512 value_logs[4];
-    LAZYLLM_UNROLL
-    for (std::size_t c = 0; c < 4; ++c) value_logs[c] = _mm512_loadu_ps(segment_->scales.value_logs + first + 16 * c);
+    take_exponents<R>(
+        first, [&](std::size_t r, std::size_t k) { return _mm512_load_ps(exponents_ + r * segment_keys + first + k); });
+  }
+  template <std::size_t R, class Products>
+  [[gnu::always_inline]] inline void take_exponents(std::size_t first, const Products& products) {
+    const float* const value_logs = segment_->scales.value_logs + first;
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
       const __m512 factor = _mm512_set1_ps(segment_->scales.queries[row_ + r] * log2_e);
       __m512 maxima = (__m512)maxima_[r];
       LAZYLLM_UNROLL
-      for (std::size_t c = 0; c < 4; ++c) {
-        const __m512 products = _mm512_loadu_ps(products_ + r * segment_keys + first + 16 * c);
-        maxima = _mm512_max_ps(maxima, _mm512_fmadd_ps(products, factor, value_logs[c]));
+      for (std::size_t k = 0; k < key_tile; k += 16) {
+        const __m512 exponents = _mm512_fmadd_ps(products(r, k), factor, _mm512_loadu_ps(value_logs + k));
+        _mm512_store_ps(exponents_ + r * segment_keys + first + k, exponents);
+        maxima = _mm512_max_ps(maxima, exponents);
       }
       maxima_[r] = (CodeMaxima)maxima;
     }
   }
 
+  /// Reports the rows' products of a tile, and masks what a row does not see.
   void report_and_mask(std::size_t first) {
     for (std::size_t r = 0; r < rows_; ++r) {
-      float* const own = products_ + r * segment_keys + first;
+      float* const own = exponents_ + r * segment_keys + first;
       const std::size_t limit = segment_->counts[row_ + r];
       const std::size_t count = limit <= first ? 0 : std::min(key_tile, limit - first);
       if (float* const to = segment_->score_rows[row_ + r]; to != nullptr) {
@@ -297,8 +333,8 @@ class WeightCodes {
   }
 
   void find_shift(float* lanes) {
-    constexpr float log2_240 = 7.9068906f;
-    const float max = _mm512_reduce_max_ps((__m512)maxima_[next_row_]) - log2_240;
+    constexpr float log2_252 = 7.97728f;
+    const float max = _mm512_reduce_max_ps((__m512)maxima_[next_row_]) - log2_252;
     max_[next_row_] = max * (1.0f / log2_e);
     shift_ = std::max(max, std::numeric_limits<float>::lowest());  // a row that sees no key has weights of 0
     _mm512_store_ps(lanes, _mm512_setzero_ps());
@@ -359,7 +395,7 @@ class WeightCodes {
     }
   }
 
-  alignas(64) float products_[panel_rows * segment_keys];
+  alignas(64) float exponents_[panel_rows * segment_keys];  // or products, before that
   alignas(64) std::uint8_t codes_[panel_rows * segment_keys];
   alignas(64) float sums_[panel_rows * sum_lanes];  // lanes of each row's sum of weights
   alignas(64) float scale_before_[16], scale_added_[16];
