@@ -182,6 +182,7 @@ void add_case(const std::string& name, const Case& c) {
       add_element("half", [=](benchmark::State& state) { run<Float16>(state, c, isa, threads); });
       add_element("bfloat16", [=](benchmark::State& state) { run<BFloat16>(state, c, isa, threads); });
       add_element("bfloat16_int8", [=](benchmark::State& state) { run<BFloat16, Int8>(state, c, isa, threads); });
+      add_element("int8_half", [=](benchmark::State& state) { run<Int8, Float16>(state, c, isa, threads); });
       add_element("int8", [=](benchmark::State& state) { run<Int8>(state, c, isa, threads); });
     }
   }

@@ -189,8 +189,8 @@ class Tiled {
 
 }  // namespace
 
-#define LAZYLLM_STORED                                                                          \
-  Stored<Float16, Float16>, Stored<Int8, Int8>, Stored<Int8, BFloat16>, Stored<BFloat16, Int8>, \
+#define LAZYLLM_STORED                                                                                                 \
+  Stored<Float16, Float16>, Stored<Int8, Int8>, Stored<Int8, Float16>, Stored<Int8, BFloat16>, Stored<BFloat16, Int8>, \
       Stored<BFloat16, Float16>, Stored<float, Int8>
 
 TEST_CASE_TEMPLATE("attention over stored rows of every element agrees with double precision over the same rows", S,
@@ -271,7 +271,8 @@ TEST_CASE_TEMPLATE("attention on 8-bit codes has the same bits for a row whateve
   });
 }
 
-#define LAZYLLM_SUMMED Stored<float, float>, Stored<BFloat16, BFloat16>, Stored<Int8, Int8>, Stored<BFloat16, Int8>
+#define LAZYLLM_SUMMED \
+  Stored<float, float>, Stored<BFloat16, BFloat16>, Stored<Int8, Int8>, Stored<Int8, Float16>, Stored<BFloat16, Int8>
 
 TEST_CASE_TEMPLATE("column sums agree with double precision, and are added to what is there", S, LAZYLLM_SUMMED) {
   ThreadPool two(2);

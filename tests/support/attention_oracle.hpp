@@ -66,7 +66,7 @@ OperandRounding operand_rounding(Isa isa, std::size_t head_dim) {
   const bool vnni = isa == Isa::avx512vnni || isa == Isa::avx512bf16;
   if (code_keys && code_values && vnni) return {.query_codes = true, .weight_codes = true};
   const bool in_pairs = detail::in_bfloat16_pairs<Key> && detail::in_bfloat16_pairs<Value> && head_dim % 32 == 0;
-  if (!in_pairs || (isa != Isa::avx512bf16 && isa != Isa::amx)) return {};
+  if (!in_pairs || (isa != Isa::avx512bf16 && isa != Isa::amx)) return {.query_codes = code_keys && vnni};
   const double both = 2 * 0x1p-8 + 0x1p-16, one = 0x1p-8;
   OperandRounding rounding{.score = code_keys ? both : one, .weighed = code_values ? both : one};
   if (code_values && isa == Isa::avx512bf16) {

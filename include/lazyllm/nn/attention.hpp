@@ -29,7 +29,8 @@ inline constexpr bool in_bfloat16_pairs = std::same_as<Element, BFloat16> || std
 /// its query and the keys up to its position: not on the other rows, the executor or the number of threads. Scores must
 /// be finite; K and V of BFloat16 or Int8 must be finite throughout, and where both are (head_dim a multiple of 32),
 /// AVX-512-BF16 and AMX round queries, weights and numbers of 8 bits to bfloat16. But with values of Int8,
-/// AVX-512-BF16 rounds weights to 8 bits, and where keys are too, it and AVX-512-VNNI do so with queries and weights.
+/// AVX-512-BF16 rounds weights to 8 bits, and where keys are too, it and AVX-512-VNNI do so with queries and weights;
+/// with keys of Int8 and values that are not multiplied as bfloat16, both round queries to 8 bits.
 /// O(rows * keys * heads * head_dim); no allocation once scratch holds these sizes.
 template <KeyValueReader KV, Executor E>
 void attention(const AttentionShape& shape, ConstRows queries, std::span<const TokenIndex> rows,
@@ -63,6 +64,9 @@ void attention(const AttentionShape& shape, ConstRows queries, std::span<const T
     if (isa == Isa::avx512bf16 && whole_pairs) return run_on(detail::PairCodeFloats{});
   } else if constexpr (detail::in_bfloat16_pairs<Key> && detail::in_bfloat16_pairs<Value>) {
     if (isa == Isa::avx512bf16 && whole_pairs) return run_on(detail::Bfloat16Floats{});
+  }
+  if constexpr (std::same_as<Key, Int8> && !std::same_as<Value, Int8>) {
+    if (isa == Isa::avx512vnni || isa == Isa::avx512bf16) return run_on(detail::CodeKeyFloats{});
   }
 #endif
   dispatch_float(isa, [&](auto tag) { run_on(detail::Floats<decltype(tag)::value>{}); });

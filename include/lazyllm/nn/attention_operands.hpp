@@ -24,9 +24,9 @@ namespace lazyllm::inline v0::detail {
 template <class V>
 inline constexpr bool takes_pairs = std::derived_from<V, Bfloat16Floats>;
 template <class V>
-inline constexpr bool takes_code_keys = std::same_as<V, VnniFloats>;
+inline constexpr bool takes_code_keys = std::derived_from<V, VnniFloats>;
 template <class V>
-inline constexpr bool takes_code_values = takes_code_keys<V> || std::same_as<V, PairCodeFloats>;
+inline constexpr bool takes_code_values = std::same_as<V, VnniFloats> || std::same_as<V, PairCodeFloats>;
 
 /// The scales of a workspace's codes.
 [[nodiscard]] inline CodeScales code_scales(AttentionWorkspace& workspace) {

@@ -22,6 +22,7 @@ namespace lazyllm::inline v0::detail {
 struct Bfloat16Floats;
 struct AmxFloats;
 struct VnniFloats;
+struct CodeKeyFloats;
 struct PairCodeFloats;
 
 /// What every ISA's type offers. `width` floats a vector; load widens halves, bfloat16 numbers and bytes;
@@ -267,6 +268,9 @@ LAZYLLM_TARGET_END
 
 /// Those of AVX-512, and dots of 8-bit codes.
 struct VnniFloats : Avx512Floats {};
+
+/// The same, for scores alone.
+struct CodeKeyFloats : VnniFloats {};
 
 /// Those of AVX-512, and dots of bfloat16 pairs.
 struct Bfloat16Floats : Avx512Floats {};

@@ -1,5 +1,5 @@
-// Tiled attention on 8-bit codes, for keys and values stored as Int8: both products are dots of four unsigned and four
-// signed bytes (AVX-512-VNNI), whose integer sums are exact: below 2^31 for head sizes up to 65,536.
+// Tiled attention on 8-bit codes, for keys and values stored as Int8 (or keys alone): products are dots of four
+// unsigned and four signed bytes (AVX-512-VNNI), whose integer sums are exact: below 2^31 for head sizes up to 65,536.
 // Scores: codes of keys, + 128, times codes of queries, made here with a scale a row. Weights: a row's softmax of a
 // segment times the scales of the values, as codes of which the largest lies in 251 .. 253.
 #pragma once
@@ -422,6 +422,21 @@ void attend_with_codes(V tag, const AttentionSegment& segment) {
 }
 
 inline void attend(VnniFloats tag, const AttentionSegment& segment) { attend_with_codes(tag, segment); }
+
+/// R rows from `row` on against one segment, for keys of codes and values of floats.
+template <std::size_t R>
+void attend_panel(CodeKeyFloats tag, const AttentionSegment& segment, std::size_t row) {
+  alignas(64) float scores[R * segment_keys];
+  const std::size_t keys = whole_tiles(segment.counts[row + R - 1]);
+  score_panel<R>(tag, segment, row, keys, scores);
+  LAZYLLM_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    const __m512 factor = _mm512_set1_ps(segment.scales.queries[row + r]);
+    float* const own = scores + r * segment_keys;
+    for (std::size_t k = 0; k < keys; k += 16) _mm512_store_ps(own + k, _mm512_mul_ps(_mm512_load_ps(own + k), factor));
+  }
+  attend_scored<R>(tag, segment, row, scores);
+}
 
 }  // namespace lazyllm::inline v0::detail
 LAZYLLM_TARGET_END
