@@ -199,7 +199,7 @@ TEST_CASE_TEMPLATE("attention over stored rows of every element agrees with doub
   for (const AttentionShape shape :
        {AttentionShape{9, 3, 64, 0.125f}, AttentionShape{2, 2, 80, 0.1118f}, AttentionShape{4, 1, 20, 0.2236f},
         AttentionShape{8, 1, 96, 0.1021f}, AttentionShape{3, 1, 128, 0.0884f}, AttentionShape{1, 1, 256, 0.0625f}}) {
-    const Inputs inputs(shape, 600, 1);
+    const Inputs inputs(shape, 530, 1);
     const auto cache = inputs.stored<typename S::Key, typename S::Value>();
     const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
     const std::vector<TokenIndex> keys = first_tokens(inputs.tokens);
@@ -215,7 +215,7 @@ TEST_CASE_TEMPLATE("attention over stored rows of every element agrees with doub
 
 TEST_CASE_TEMPLATE("layouts of the same elements give the same bits, also after tokens went and came back", S,
                    LAZYLLM_STORED) {
-  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 900, 2);
+  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 800, 2);
   ThreadPool pool(2);
   std::mt19937 random(3);
   std::vector<TokenIndex> order = first_tokens(inputs.tokens);
@@ -255,7 +255,7 @@ TEST_CASE_TEMPLATE("layouts of the same elements give the same bits, also after 
 
 TEST_CASE_TEMPLATE("attention on 8-bit codes has the same bits for a row whatever shares the call and whoever runs it",
                    S, LAZYLLM_CODES) {
-  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 700, 4);
+  const Inputs inputs(AttentionShape{6, 2, 64, 0.125f}, 620, 4);
   const auto cache = inputs.stored<typename S::Key, typename S::Value>();
   const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
   const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
@@ -277,7 +277,7 @@ TEST_CASE_TEMPLATE("attention on 8-bit codes has the same bits for a row whateve
 TEST_CASE_TEMPLATE("column sums agree with double precision, and are added to what is there", S, LAZYLLM_SUMMED) {
   ThreadPool two(2);
   for (const AttentionShape shape : {AttentionShape{6, 2, 64, 0.125f}, AttentionShape{7, 1, 20, 0.2236f}}) {
-    const Inputs inputs(shape, 700, 8);
+    const Inputs inputs(shape, 620, 8);
     const auto cache = inputs.stored<typename S::Key, typename S::Value>();
     const AnyLayout<typename S::Key, typename S::Value> kv(cache, inputs.tokens);
     const std::vector<TokenIndex> keys = keys_with_gaps(inputs.tokens);
@@ -344,7 +344,7 @@ TEST_CASE("attention on 8-bit codes sums the products of codes exactly") {
   // Queries of whole steps: nothing is rounded before the scores, which are as exact as one conversion and two
   // products.
   SerialExecutor executor;
-  Inputs inputs(AttentionShape{2, 1, 64, 0x1p-9f}, 600, 6);
+  Inputs inputs(AttentionShape{2, 1, 64, 0x1p-9f}, 530, 6);
   std::mt19937 random(7);
   std::uniform_int_distribution<int> code(-127, 127);
   for (float& q : inputs.queries) q = static_cast<float>(code(random));
