@@ -260,10 +260,7 @@ class AttentionJob {
           const std::size_t token = b.first + (row + r) / blocking_.group;
           const std::size_t head = kv_head * blocking_.group + (row + r) % blocking_.group;
           const std::size_t count = segment.counts[row + r];
-          float* const own = scores + r * segment_keys;
-          if constexpr (takes_code_keys<V>) {
-            for (std::size_t k = 0; k < count; ++k) own[k] *= segment.scales.queries[row + r];
-          }
+          const float* const own = scores + r * segment_keys;
           const float* const stats = score_stats(rows_.size() - token, head);
           if (count != 0) add_probabilities(V{}, own, count, stats[0], stats[1], column_sums_.row(head).data() + first);
         }

@@ -195,10 +195,15 @@ void score_tile(VnniFloats, const AttentionSegment& segment, std::size_t row, st
   }
 }
 
-/// The same of the segment's first `keys` keys, a multiple of key_tile.
+/// Raw scores [R, segment_keys] of R rows from `row` on, of the segment's first `keys` keys, a multiple of key_tile.
 template <std::size_t R>
-void score_panel(VnniFloats tag, const AttentionSegment& segment, std::size_t row, std::size_t keys, float* products) {
-  for (std::size_t first = 0; first < keys; first += key_tile) score_tile<R>(tag, segment, row, first, products);
+void score_panel(VnniFloats tag, const AttentionSegment& segment, std::size_t row, std::size_t keys, float* scores) {
+  for (std::size_t first = 0; first < keys; first += key_tile) score_tile<R>(tag, segment, row, first, scores);
+  for (std::size_t r = 0; r < R; ++r) {
+    const __m512 factor = _mm512_set1_ps(segment.scales.queries[row + r]);
+    float* const own = scores + r * segment_keys;
+    for (std::size_t k = 0; k < keys; k += 16) _mm512_store_ps(own + k, _mm512_mul_ps(_mm512_load_ps(own + k), factor));
+  }
 }
 
 /// 2^x for x <= 120; relative error 1.8e-3, less than half a step of the largest weight.
@@ -427,14 +432,7 @@ inline void attend(VnniFloats tag, const AttentionSegment& segment) { attend_wit
 template <std::size_t R>
 void attend_panel(CodeKeyFloats tag, const AttentionSegment& segment, std::size_t row) {
   alignas(64) float scores[R * segment_keys];
-  const std::size_t keys = whole_tiles(segment.counts[row + R - 1]);
-  score_panel<R>(tag, segment, row, keys, scores);
-  LAZYLLM_UNROLL
-  for (std::size_t r = 0; r < R; ++r) {
-    const __m512 factor = _mm512_set1_ps(segment.scales.queries[row + r]);
-    float* const own = scores + r * segment_keys;
-    for (std::size_t k = 0; k < keys; k += 16) _mm512_store_ps(own + k, _mm512_mul_ps(_mm512_load_ps(own + k), factor));
-  }
+  score_panel<R>(tag, segment, row, whole_tiles(segment.counts[row + R - 1]), scores);
   attend_scored<R>(tag, segment, row, scores);
 }
 
