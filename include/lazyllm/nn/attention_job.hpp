@@ -9,10 +9,12 @@
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/nn/attention_operands.hpp>
 #include <lazyllm/nn/attention_scratch.hpp>
+#include <lazyllm/nn/attention_stored.hpp>
 #include <lazyllm/nn/kernels/attention.hpp>
 #include <lazyllm/parallel/executor.hpp>
 
 #include <algorithm>
+#include <concepts>
 #include <cstddef>
 #include <limits>
 #include <span>
@@ -187,8 +189,12 @@ class AttentionJob {
                 : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
       }
     }
-    operands_.load_keys(kv_head, first, b.limit, workspace);
-    operands_.load_values(kv_head, first, b.limit, workspace);
+    const SegmentRows<KV> rows = operands_.segment_rows(kv_head, first, b.limit);
+    if constexpr (std::same_as<V, VnniFloats>) {
+      if (segment.rows <= panel_rows && shape_.head_dim % 64 == 0) return attend_stored(segment, rows);
+    }
+    operands_.load_keys(rows, workspace);
+    operands_.load_values(rows, workspace);
     [[maybe_unused]] const AttentionSetup<V> setup(segment.rows);
     attend(V{}, segment);
   }
@@ -247,7 +253,7 @@ class AttentionJob {
     const std::size_t first = index * segment_keys;
     const std::size_t limit = scratch_.limits()[rows_.size() - 1];
     if (first >= limit) return;
-    operands_.load_keys(kv_head, first, limit, workspace);
+    operands_.load_keys(operands_.segment_rows(kv_head, first, limit), workspace);
     for (std::size_t i = 0; i < blocks_; ++i) {
       const Block b = block(i);
       if (b.limit <= first) continue;

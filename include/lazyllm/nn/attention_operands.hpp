@@ -6,13 +6,13 @@
 #include <lazyllm/core/matrix_view.hpp>
 #include <lazyllm/core/row_element.hpp>
 #include <lazyllm/core/types.hpp>
+#include <lazyllm/nn/attention_rows.hpp>
 #include <lazyllm/nn/attention_scratch.hpp>
 #include <lazyllm/nn/kernels/attention.hpp>
 #include <lazyllm/nn/kernels/attention_amx.hpp>
 #include <lazyllm/nn/kernels/attention_pairs_codes.hpp>
 
 #include <algorithm>
-#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -67,64 +67,37 @@ class AttentionOperands {
     }
   }
 
-  /// The keys of the segment that begins at key `first`, up to key `limit` > first: whole tiles, in which from there on
-  /// the last one before it stands in.
-  void load_keys(std::size_t kv_head, std::size_t first, std::size_t limit, AttentionWorkspace& workspace) const {
-    const auto row_of = [&](TokenIndex token) { return kv_.key(kv_head, token); };
-    for_tiles(first, limit, row_of, [&](const auto& rows, std::size_t tile) { load_key_tile(rows, tile, workspace); });
+  /// The rows of the segment that begins at key `first`, up to key `limit` > first.
+  [[nodiscard]] SegmentRows<KV> segment_rows(std::size_t kv_head, std::size_t first, std::size_t limit) const {
+    return {kv_, kv_head, keys_.subspan(first, std::min(segment_keys, limit - first))};
+  }
+
+  /// The keys of a segment, in whole tiles.
+  void load_keys(const SegmentRows<KV>& segment, AttentionWorkspace& workspace) const {
+    typename SegmentRows<KV>::Key rows[segment_keys];
+    segment.look_up_keys(rows, [&](std::size_t first) { load_key_group(rows + first, first, workspace); });
   }
   /// The same of values.
-  void load_values(std::size_t kv_head, std::size_t first, std::size_t limit, AttentionWorkspace& workspace) const {
-    const auto row_of = [&](TokenIndex token) { return kv_.value(kv_head, token); };
-    for_tiles(first, limit, row_of,
-              [&](const auto& rows, std::size_t tile) { load_value_tile(rows, tile, workspace); });
+  void load_values(const SegmentRows<KV>& segment, AttentionWorkspace& workspace) const {
+    typename SegmentRows<KV>::Value rows[segment_keys];
+    segment.look_up_values(rows, [&](std::size_t first) { load_value_group(rows + first, first, workspace); });
   }
 
  private:
-  /// Stored rows of a tile of keys.
-  template <class Element>  // a RowElement; clang 14 crashes where a lambda names a template with constraints
-  using TileRows = std::array<const Element*, key_tile>;
-
-  /// Calls load(rows, tile) for each tile of the segment. While it loads, the next tile is on its way from memory: no
-  /// prefetcher of the hardware foresees rows with gaps, as of pruned tokens or of one head out of many.
-  template <class RowOf, class Load>
-  void for_tiles(std::size_t first, std::size_t limit, const RowOf& row_of, const Load& load) const {
-    const auto look_up = [&](std::size_t from) {
-      TileRows<std::remove_cvref_t<decltype(*row_of(TokenIndex{}))>> rows;
-      for (std::size_t k = 0; k < key_tile; ++k) {
-        rows[k] = row_of(keys_[std::min(from + k, limit - 1)]);
-        prefetch_row(rows[k], shape_.head_dim);
-      }
-      return rows;
-    };
-    auto rows = look_up(first);
-    for (std::size_t tile = 0; tile < segment_keys && first + tile < limit; tile += key_tile) {
-      const auto next = look_up(first + tile + key_tile);
-      load(rows, tile);
-      rows = next;
-    }
-  }
-
-  /// Codes and scales of stored rows.
-  static void split_codes(const TileRows<Int8>& rows, const std::int8_t* (&codes)[key_tile], float* scales) {
-    for (std::size_t k = 0; k < key_tile; ++k) {
-      scales[k] = row_scale(rows[k]);
-      codes[k] = row_codes(rows[k]);
-    }
-  }
-
-  /// A tile to [head_dim, key_tile] floats, [head_dim / 2, key_tile] pairs or [head_dim / 4, key_tile] words of codes.
-  void load_key_tile(const TileRows<KeyElementOf<KV>>& stored, std::size_t tile, AttentionWorkspace& workspace) const {
+  /// The key_group keys from `first` on to their columns of a tile: [head_dim, key_tile] floats, [head_dim / 2,
+  /// key_tile] pairs or [head_dim / 4, key_tile] words of codes.
+  void load_key_group(const KeyElementOf<KV>* const* stored, std::size_t first, AttentionWorkspace& workspace) const {
+    const std::size_t column = first % key_tile;
+    const std::size_t tile = first - column;
     if constexpr (takes_code_keys<V>) {
       const std::size_t words = (shape_.head_dim + 3) / 4;
-      const std::int8_t* rows[key_tile];
-      split_codes(stored, rows, code_scales(workspace).keys + tile);
-      load_code_keys(V{}, rows, words, reinterpret_cast<std::byte*>(workspace.keys.data()) + tile * words * 4);
+      load_key_scales(stored, first, code_scales(workspace));
+      load_code_keys(V{}, stored, words, reinterpret_cast<std::byte*>(workspace.keys.data() + tile * words + column));
     } else {
-      static_assert(V::width <= 16);
+      static_assert(key_group % V::width == 0);
       const std::size_t places = takes_pairs<V> ? shape_.head_dim / 2 : shape_.head_dim;
       const float* rows[V::width];
-      for (std::size_t k = 0; k < key_tile; k += V::width) {
+      for (std::size_t k = 0; k < key_group; k += V::width) {
         for (std::size_t j = 0; j < V::width; ++j) {
           const auto* const row = stored[k + j];
           float* const space = workspace.rows.data() + j * blocking_.padded_dim;
@@ -134,36 +107,31 @@ class AttentionOperands {
             rows[j] = float_row(V{}, row, shape_.head_dim, space);
           }
         }
-        transpose_keys(V{}, rows, places, workspace.keys.data() + tile * places + k);
+        transpose_keys(V{}, rows, places, workspace.keys.data() + tile * places + column + k);
       }
     }
   }
 
-  /// A tile to [key_tile, padded_dim] floats, [key_tile / 2, padded_dim] pairs or [key_tile / 4, padded_dim] words of
-  /// codes.
-  void load_value_tile(const TileRows<ValueElementOf<KV>>& stored, std::size_t tile,
-                       AttentionWorkspace& workspace) const {
+  /// The key_group values from `first` on to [key_group, padded_dim] floats, [key_group / 2, padded_dim] pairs or
+  /// [key_group / 4, padded_dim] words of codes; words in the order of value_group_place in their tile.
+  void load_value_group(const ValueElementOf<KV>* const* stored, std::size_t first,
+                        AttentionWorkspace& workspace) const {
     const std::size_t dim = blocking_.padded_dim;
     if constexpr (takes_code_values<V>) {
-      const std::int8_t* rows[key_tile];
-      float stored_scales[key_tile];
-      split_codes(stored, rows, stored_scales);
-      const CodeScales scales = code_scales(workspace);
-      take_value_scales(V{}, stored_scales, scales.value_logs + tile, scales.value_inverses + tile);
-      load_code_values(V{}, rows, shape_.head_dim, dim,
-                       reinterpret_cast<std::byte*>(workspace.values.data()) + tile * dim);
+      load_value_scales(stored, first, code_scales(workspace));
+      load_code_values(V{}, stored, shape_.head_dim, first, dim, reinterpret_cast<std::byte*>(workspace.values.data()));
     } else if constexpr (takes_pairs<V>) {
       const auto row = [&](std::size_t k, float* space) {
         return bfloat16_row(V{}, stored[k], shape_.head_dim, space);
       };
       float* const storage = workspace.rows.data();
-      float* const to = workspace.values.data() + tile / 2 * dim;
-      for (std::size_t k = 0; k < key_tile; k += 2) {
+      float* const to = workspace.values.data() + first / 2 * dim;
+      for (std::size_t k = 0; k < key_group; k += 2) {
         pair_values(V{}, row(k, storage), row(k + 1, storage + dim), shape_.head_dim, to + k / 2 * dim);
       }
     } else {
-      for (std::size_t k = 0; k < key_tile; ++k) {
-        float* const row = workspace.values.data() + (tile + k) * dim;
+      for (std::size_t k = 0; k < key_group; ++k) {
+        float* const row = workspace.values.data() + (first + k) * dim;
         const float* const from = float_row(V{}, stored[k], shape_.head_dim, row);
         if (from != row) std::copy_n(from, shape_.head_dim, row);
         std::fill_n(row + shape_.head_dim, dim - shape_.head_dim, 0.0f);

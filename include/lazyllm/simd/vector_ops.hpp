@@ -240,6 +240,13 @@ struct Avx512Floats {
   static float reduce_add(Vec v) { return _mm512_reduce_add_ps(v); }
   static float reduce_max(Vec v) { return _mm512_reduce_max_ps(v); }
   static void transpose(const float* const* rows, std::size_t first, float* out, std::size_t stride) {
+    Vec columns[16];
+    transpose(rows, first, columns);
+    LAZYLLM_UNROLL
+    for (std::size_t i = 0; i < 16; ++i) store(out + i * stride, columns[i]);
+  }
+  /// The same into registers.
+  [[gnu::always_inline]] static void transpose(const float* const* rows, std::size_t first, Vec (&columns)[16]) {
     Vec a[16], b[16];
     LAZYLLM_UNROLL
     for (std::size_t c = 0; c < 4; ++c) {  // quarter c of rows j, j + 4, j + 8, j + 12 in one register
@@ -257,10 +264,10 @@ struct Avx512Floats {
       b[c + 1] = _mm512_unpackhi_ps(a[c], a[c + 1]);
       b[c + 2] = _mm512_unpacklo_ps(a[c + 2], a[c + 3]);
       b[c + 3] = _mm512_unpackhi_ps(a[c + 2], a[c + 3]);
-      store(out + c * stride, _mm512_shuffle_ps(b[c], b[c + 2], 0x44));
-      store(out + (c + 1) * stride, _mm512_shuffle_ps(b[c], b[c + 2], 0xee));
-      store(out + (c + 2) * stride, _mm512_shuffle_ps(b[c + 1], b[c + 3], 0x44));
-      store(out + (c + 3) * stride, _mm512_shuffle_ps(b[c + 1], b[c + 3], 0xee));
+      columns[c] = _mm512_shuffle_ps(b[c], b[c + 2], 0x44);
+      columns[c + 1] = _mm512_shuffle_ps(b[c], b[c + 2], 0xee);
+      columns[c + 2] = _mm512_shuffle_ps(b[c + 1], b[c + 3], 0x44);
+      columns[c + 3] = _mm512_shuffle_ps(b[c + 1], b[c + 3], 0xee);
     }
   }
 };

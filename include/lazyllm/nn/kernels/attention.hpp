@@ -17,6 +17,7 @@
 namespace lazyllm::inline v0::detail {
 
 inline constexpr std::size_t key_tile = 64;
+inline constexpr std::size_t key_group = 16;               // keys or values that are loaded at a time
 inline constexpr std::size_t segment_keys = 8 * key_tile;  // keys of one softmax, which is then merged with the others
 inline constexpr std::size_t panel_rows = 6;
 inline constexpr std::size_t sum_lanes = 16;  // floats a row for the partial sums; an ISA uses the first `width`
@@ -66,7 +67,9 @@ constexpr std::size_t whole_tiles(std::size_t count) { return (count + key_tile 
 /// Asks for a stored row of n numbers that will be read soon.
 template <RowElement Element>
 void prefetch_row(const Element* row, std::size_t n) {
-  for (std::size_t i = 0; i < row_size<Element>(n); i += 64 / sizeof(Element)) __builtin_prefetch(row + i, 0, 2);
+  std::size_t i = 0;
+  do __builtin_prefetch(row + i, 0, 3);
+  while ((i += 64 / sizeof(Element)) < row_size<Element>(n));
 }
 
 /// What kernels on `V` need while a thread runs them over query rows.

@@ -6,6 +6,7 @@
 
 #include <lazyllm/core/row_element.hpp>
 #include <lazyllm/nn/kernels/attention.hpp>
+#include <lazyllm/nn/kernels/attention_code_operands.hpp>
 
 #include <algorithm>
 #include <array>
@@ -32,107 +33,13 @@ alignas(64) inline constexpr auto weight_fractions = [] {
   return fractions;
 }();
 
-/// Where in its tile a group of four values lies: the order in which WeightCodes packs the weights.
-constexpr std::size_t value_group_place(std::size_t group) { return group % 4 * 4 + group / 4; }
-
 }  // namespace lazyllm::inline v0::detail
 
 LAZYLLM_TARGET_AVX512VNNI_BEGIN
 namespace lazyllm::inline v0::detail {
 
-/// The first 16 of n numbers, times `factor`; zeros beyond n.
-inline __m512 scaled_numbers(const float* from, std::size_t n, float factor) {
-  const __mmask16 lanes = Avx512Floats::first_lanes(std::min<std::size_t>(16, n));
-  return _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, from), _mm512_set1_ps(factor));
-}
-
-/// One query [n], times `factor`, as codes [n, rounded up to 16]; gives its scale and start (CodeScales).
-inline void load_code_query(VnniFloats, const float* from, std::size_t n, float factor, std::byte* codes,
-                            float& query_scale, std::int32_t& start) {
-  __m512 largest = _mm512_set1_ps(smallest_row_magnitude);
-  for (std::size_t i = 0; i < n; i += 16)
-    largest = _mm512_max_ps(largest, _mm512_abs_ps(scaled_numbers(from + i, n - i, factor)));
-  const float magnitude = _mm512_reduce_max_ps(largest);
-  const __m512 inverse = _mm512_set1_ps(127.0f / magnitude);
-  __m512i sum = _mm512_setzero_si512();
-  for (std::size_t i = 0; i < n; i += 16) {
-    const __m512i code = _mm512_cvtps_epi32(_mm512_mul_ps(scaled_numbers(from + i, n - i, factor), inverse));
-    sum = _mm512_add_epi32(sum, code);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + i), _mm512_cvtepi32_epi8(code));
-  }
-  query_scale = magnitude / 127.0f;
-  start = -128 * _mm512_reduce_add_epi32(sum);
-}
-
-/// A tile of keys' codes, rows [words, 4], to [words, key_tile, 4], + 128.
-inline void load_code_keys(VnniFloats, const std::int8_t* const* rows, std::size_t words, std::byte* to) {
-  const std::size_t whole = words - words % 16;
-  for (std::size_t k = 0; k < key_tile; k += 16) {
-    const float* columns[16];
-    for (std::size_t j = 0; j < 16; ++j) columns[j] = reinterpret_cast<const float*>(rows[k + j]);
-    for (std::size_t i = 0; i < whole; i += 16) {
-      Avx512Floats::transpose(columns, i, reinterpret_cast<float*>(to) + i * key_tile + k, key_tile);
-    }
-    for (std::size_t i = whole; i < words; ++i) {
-      for (std::size_t j = 0; j < 16; ++j) std::memcpy(to + 4 * (i * key_tile + k + j), rows[k + j] + 4 * i, 4);
-    }
-  }
-  for (std::size_t i = 0; i < words * key_tile * 4; i += 64) {
-    _mm512_storeu_si512(to + i, _mm512_xor_si512(_mm512_loadu_si512(to + i), _mm512_set1_epi8(-128)));
-  }
-}
-
-/// Four values' codes, rows [n], side by side: [n, rounded up to 16, 4].
-inline void interleave_code_values(const std::int8_t* const* rows, std::size_t n, std::byte* to) {
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  for (std::size_t i = 0; i < n; i += 64) {
-    const std::size_t count = std::min<std::size_t>(64, n - i);
-    const __mmask64 bytes = ~std::uint64_t{0} >> (64 - count);
-    __m512i r[4];
-    LAZYLLM_UNROLL
-    for (std::size_t j = 0; j < 4; ++j) {
-      r[j] = _mm512_permutexvar_epi32(order, _mm512_maskz_loadu_epi8(bytes, rows[j] + i));
-    }
-    const __m512i low_even = _mm512_unpacklo_epi8(r[0], r[1]), high_even = _mm512_unpackhi_epi8(r[0], r[1]);
-    const __m512i low_odd = _mm512_unpacklo_epi8(r[2], r[3]), high_odd = _mm512_unpackhi_epi8(r[2], r[3]);
-    const __m512i words[4] = {_mm512_unpacklo_epi16(low_even, low_odd), _mm512_unpackhi_epi16(low_even, low_odd),
-                              _mm512_unpacklo_epi16(high_even, high_odd), _mm512_unpackhi_epi16(high_even, high_odd)};
-    LAZYLLM_UNROLL
-    for (std::size_t j = 0; j < 4; ++j) {
-      if (16 * j < count) _mm512_storeu_si512(to + 4 * i + 64 * j, words[j]);
-    }
-  }
-}
-
-/// A tile of values' codes, rows [n], to [key_tile / 4, padded_dim, 4], groups of four in the order of
-/// value_group_place.
-inline void load_code_values(Avx512Floats, const std::int8_t* const* rows, std::size_t n, std::size_t padded_dim,
-                             std::byte* to) {
-  for (std::size_t group = 0; group < key_tile / 4; ++group) {
-    interleave_code_values(rows + 4 * group, n, to + value_group_place(group) * 4 * padded_dim);
-  }
-}
-
-/// log2 of a positive number; absolute error 1.4e-5.
-inline __m512 log2_of(__m512 x) {
-  const __m512 m = _mm512_getmant_ps(x, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_zero);
-  const __m512 u = _mm512_sub_ps(m, _mm512_set1_ps(1.0f));
-  __m512 p = _mm512_fmadd_ps(u, _mm512_set1_ps(0.19016048f), _mm512_set1_ps(-0.37143278f));
-  p = _mm512_fmadd_ps(u, p, _mm512_set1_ps(0.49096307f));
-  p = _mm512_fmadd_ps(u, p, _mm512_set1_ps(-0.72148138f));
-  p = _mm512_fmadd_ps(u, p, _mm512_set1_ps(1.44249535f));
-  return _mm512_fmadd_ps(u, p, _mm512_getexp_ps(_mm512_div_ps(x, m)));
-}
-
-/// log2 and inverse of the scales of a tile's values. A row of zeros has the scale 0, which counts as 2^-100 (others
-/// are larger, see smallest_row_magnitude): no weight and no sum of weights is infinite.
-inline void take_value_scales(Avx512Floats, const float* scales, float* logs, float* inverses) {
-  for (std::size_t k = 0; k < key_tile; k += 16) {
-    const __m512 scale = _mm512_max_ps(_mm512_loadu_ps(scales + k), _mm512_set1_ps(0x1p-100f));
-    _mm512_storeu_ps(logs + k, log2_of(scale));
-    _mm512_storeu_ps(inverses + k, _mm512_div_ps(_mm512_set1_ps(1.0f), scale));
-  }
-}
+// A vector of floats that g++ keeps in a register (see CodeSums).
+using CodeMaxima [[gnu::vector_size(64)]] = float;
 
 /// The four bytes at p, sixteen times.
 inline __m512i broadcast_word(const void* p) {
@@ -140,10 +47,6 @@ inline __m512i broadcast_word(const void* p) {
   std::memcpy(&word, p, sizeof word);
   return _mm512_set1_epi32(word);
 }
-
-// g++ keeps these in registers, and copies __m512i and __m512.
-using CodeSums [[gnu::vector_size(64)]] = std::int32_t;
-using CodeMaxima [[gnu::vector_size(64)]] = float;
 
 /// Sums of products of codes of R rows from `row` on and the segment's keys from `first` to first + key_tile, sixteen
 /// a vector.
@@ -172,6 +75,31 @@ template <std::size_t R, std::size_t C = key_tile / 16>
       }
     }
   } while (++w < words);
+}
+
+/// The same of key_group keys, whose stored rows these are; head_dim is a multiple of 64.
+template <std::size_t R>
+[[gnu::always_inline]] inline void multiply_stored_codes(const AttentionSegment& segment, std::size_t row,
+                                                         const Int8* const* rows, CodeSums (&sums)[R]) {
+  const auto* const queries = reinterpret_cast<const std::byte*>(segment.queries) + row * segment.padded_dim;
+  const __m512 signs = _mm512_castsi512_ps(_mm512_set1_epi8(-128));
+  const float* codes[key_group];
+  for (std::size_t j = 0; j < key_group; ++j) codes[j] = reinterpret_cast<const float*>(row_codes(rows[j]));
+  LAZYLLM_UNROLL
+  for (std::size_t r = 0; r < R; ++r) sums[r] = (CodeSums)_mm512_set1_epi32(segment.scales.starts[row + r]);
+  for (std::size_t w = 0; w < segment.head_dim / 4; w += 16) {
+    __m512 columns[16];
+    Avx512Floats::transpose(codes, w, columns);
+    LAZYLLM_UNROLL
+    for (std::size_t j = 0; j < 16; ++j) {
+      const __m512i keys = _mm512_castps_si512(_mm512_xor_ps(columns[j], signs));
+      LAZYLLM_UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        const __m512i query = broadcast_word(queries + r * segment.padded_dim + 4 * (w + j));
+        sums[r] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r], keys, query);
+      }
+    }
+  }
 }
 
 /// Sixteen sums of products of codes as floats, times the keys' scales.
@@ -222,15 +150,20 @@ inline __m512 rough_exp2(__m512 x) {
 /// step takes the others.
 class WeightCodes {
  public:
+  /// Begins a panel of `rows` rows from `row` on with the first `keys` keys, a multiple of key_tile.
+  void begin(const AttentionSegment& segment, std::size_t row, std::size_t rows, std::size_t keys) {
+    segment_ = &segment;
+    row_ = row;
+    rows_ = rows;
+    keys_ = keys;
+    next_row_ = next_key_ = 0;
+    std::fill_n(maxima_, rows, (CodeMaxima)_mm512_set1_ps(-std::numeric_limits<float>::infinity()));
+  }
+
   /// Exponents of R rows from `row` on with the first `keys` keys, a multiple of key_tile; reports their scores.
   template <std::size_t R, class V>
   void score(V tag, const AttentionSegment& segment, std::size_t row, std::size_t keys) {
-    segment_ = &segment;
-    row_ = row;
-    rows_ = R;
-    keys_ = keys;
-    next_row_ = next_key_ = 0;
-    std::fill_n(maxima_, R, (CodeMaxima)_mm512_set1_ps(-std::numeric_limits<float>::infinity()));
+    begin(segment, row, R, keys);
     for (std::size_t first = 0; first < keys; first += key_tile) {
       // Later rows see more, and if not all rows are reported, then the last.
       const bool plain = segment.counts[row] >= first + key_tile && segment.score_rows[row + R - 1] == nullptr;
@@ -244,6 +177,21 @@ class WeightCodes {
       if (!plain) report_and_mask(first);
       take_products<R>(first);
     }
+  }
+
+  /// Exponents of the panel's R rows with the key_group keys from `first` on, whose stored rows these are.
+  template <std::size_t R>
+  void score_stored(const Int8* const* rows, std::size_t first) {
+    CodeSums sums[R];
+    multiply_stored_codes(*segment_, row_, rows, sums);
+    LAZYLLM_UNROLL
+    for (std::size_t r = 0; r < R; ++r) {
+      _mm512_store_ps(exponents_ + r * segment_keys + first, scaled_sums(sums[r], segment_->scales.keys + first));
+    }
+    const std::size_t tile = first - first % key_tile;
+    if (first + key_group != tile + key_tile) return;
+    report_and_mask(tile);
+    take_products<R>(tile);
   }
 
   /// Whether all weights are made.
@@ -279,14 +227,17 @@ class WeightCodes {
   /// complete.
   void sum_values(WeightCodes& next) {
     if (rows_ != 0) {
-      if (segment_->first) {
-        std::copy_n(max_, rows_, segment_->state.max + row_);
-      } else {
-        rescale(Avx512Floats{}, rows_, max_, segment_->state.max + row_, scale_before_, scale_added_);
-      }
+      add_maxima();
       with_rows(rows_, [&](auto rows) { sum_values<rows()>(next); });
     }
     while (!next.complete()) next.step();
+  }
+
+  /// The same with the values whose stored rows these are, head_dim a multiple of 64.
+  void sum_stored(const Int8* const* rows) {
+    while (!complete()) step();
+    add_maxima();
+    with_rows(rows_, [&](auto count) { sum_stored<count()>(rows); });
   }
 
  private:
@@ -345,6 +296,14 @@ class WeightCodes {
     _mm512_store_ps(lanes, _mm512_setzero_ps());
   }
 
+  void add_maxima() {
+    if (segment_->first) {
+      std::copy_n(max_, rows_, segment_->state.max + row_);
+    } else {
+      rescale(Avx512Floats{}, rows_, max_, segment_->state.max + row_, scale_before_, scale_added_);
+    }
+  }
+
   /// to[r] becomes v, of row r of the panel, or is rescaled and v added.
   void add_to(__m512 v, std::size_t r, float* to) const {
     if (!segment_->first) {
@@ -355,11 +314,16 @@ class WeightCodes {
   }
 
   template <std::size_t R>
-  void sum_values(WeightCodes& next) const {
-    const std::size_t dim = segment_->padded_dim;
+  void add_weights() const {
     float* const lanes = segment_->state.sums + row_ * sum_lanes;
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) add_to(_mm512_load_ps(sums_ + r * sum_lanes), r, lanes + r * sum_lanes);
+  }
+
+  template <std::size_t R>
+  void sum_values(WeightCodes& next) const {
+    const std::size_t dim = segment_->padded_dim;
+    add_weights<R>();
     std::size_t column = 0;
     constexpr std::size_t C = R <= 3 ? 4 : 2;  // enough sums at once, and registers left for steps
     for (; column + 16 * C <= dim; column += 16 * C) sum_value_columns<R, C>(column, next);
@@ -396,6 +360,36 @@ class WeightCodes {
       LAZYLLM_UNROLL
       for (std::size_t c = 0; c < C; ++c) {
         add_to(_mm512_cvtepi32_ps((__m512i)sums[r][c]), r, out + r * dim + 16 * c);
+      }
+    }
+  }
+
+  template <std::size_t R>
+  void sum_stored(const Int8* const* rows) const {
+    add_weights<R>();
+    for (std::size_t column = 0; column < segment_->head_dim; column += 64) {
+      CodeSums sums[R][4] = {};
+      for (std::size_t tile = 0; tile < keys_; tile += key_tile) {
+        for (std::size_t group = 0; group < key_tile / 4; ++group) {
+          CodeSums columns[4];
+          interleave_codes(rows + tile + 4 * group, column, 64, columns);
+          LAZYLLM_UNROLL
+          for (std::size_t r = 0; r < R; ++r) {
+            const __m512i weights = broadcast_word(codes_ + r * segment_keys + tile + 4 * value_group_place(group));
+            LAZYLLM_UNROLL
+            for (std::size_t c = 0; c < 4; ++c) {
+              sums[r][c] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r][c], weights, (__m512i)columns[c]);
+            }
+          }
+        }
+      }
+      LAZYLLM_UNROLL
+      for (std::size_t r = 0; r < R; ++r) {
+        LAZYLLM_UNROLL
+        for (std::size_t c = 0; c < 4; ++c) {
+          float* const to = segment_->state.out + (row_ + r) * segment_->padded_dim + column + 16 * c;
+          add_to(_mm512_cvtepi32_ps((__m512i)sums[r][c]), r, to);
+        }
       }
     }
   }

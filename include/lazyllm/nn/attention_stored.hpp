@@ -1,0 +1,36 @@
+// Attention of one panel of rows, as when a token is generated: keys and values of 8 bits are multiplied as they come
+// from memory. Another form of them, which many panels would share, does not pay.
+#pragma once
+
+#include <lazyllm/core/kv_store.hpp>
+#include <lazyllm/core/row_element.hpp>
+#include <lazyllm/nn/attention_rows.hpp>
+#include <lazyllm/nn/kernels/attention.hpp>
+#include <lazyllm/nn/kernels/attention_codes.hpp>
+
+#include <cstddef>
+
+#if defined(__x86_64__)
+
+namespace lazyllm::inline v0::detail {
+
+/// attend() for at most panel_rows rows, of a head size that is a multiple of 64; the segment has no keys and values.
+template <KeyValueReader KV>
+void attend_stored(const AttentionSegment& segment, const SegmentRows<KV>& rows) {
+  const Int8* values[segment_keys];
+  rows.look_up_values(values, [&](std::size_t first) { load_value_scales(values + first, first, segment.scales); });
+  const Int8* keys[segment_keys];
+  WeightCodes panel;
+  panel.begin(segment, 0, segment.rows, whole_tiles(segment.counts[segment.rows - 1]));
+  with_rows(segment.rows, [&](auto count) {
+    rows.look_up_keys(keys, [&](std::size_t first) {
+      load_key_scales(keys + first, first, segment.scales);
+      panel.template score_stored<count()>(keys + first, first);
+    });
+  });
+  panel.sum_stored(values);
+}
+
+}  // namespace lazyllm::inline v0::detail
+
+#endif
