@@ -47,6 +47,10 @@ std::vector<double> exact_row(const Element* stored, std::size_t dim) {
   return {row.begin(), row.end()};
 }
 
+/// Numbers of rows that share a call: each up to two panels and two splits, then around whole panels and blocks.
+inline constexpr std::size_t few_and_many_rows[] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13,
+                                                    16, 17, 18, 24, 25, 32, 33, 48, 49, 64, 65, 70};
+
 /// Relative error of the exponential where weights are codes.
 inline constexpr double code_weight_error = 1.8e-3;
 

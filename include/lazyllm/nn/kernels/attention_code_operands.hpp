@@ -121,17 +121,27 @@ inline __m512 log2_of(__m512 x) {
   return _mm512_fmadd_ps(u, p, _mm512_getexp_ps(_mm512_div_ps(x, m)));
 }
 
-/// The scales of key_group stored keys, which are the segment's from `first` on.
-inline void load_key_scales(const Int8* const* rows, std::size_t first, const CodeScales& to) {
-  for (std::size_t k = 0; k < key_group; ++k) to.keys[first + k] = row_scale(rows[k]);
+/// The scales of key_group stored rows.
+inline __m512 stored_scales(const Int8* const* rows) {
+  __m128 quarters[4];
+  LAZYLLM_UNROLL
+  for (std::size_t q = 0; q < 4; ++q) {
+    const Int8* const* const four = rows + 4 * q;
+    quarters[q] = _mm_setr_ps(row_scale(four[0]), row_scale(four[1]), row_scale(four[2]), row_scale(four[3]));
+  }
+  const __m256 low = _mm256_set_m128(quarters[1], quarters[0]), high = _mm256_set_m128(quarters[3], quarters[2]);
+  return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
 }
 
-/// log2 and inverse of the scales of key_group stored values. A row of zeros has the scale 0, which counts as 2^-100
-/// (others are larger, see smallest_row_magnitude): no weight and no sum of weights is infinite.
+/// Those of keys, which are the segment's from `first` on.
+inline void load_key_scales(const Int8* const* rows, std::size_t first, const CodeScales& to) {
+  _mm512_storeu_ps(to.keys + first, stored_scales(rows));
+}
+
+/// log2 and inverse of those of values. A row of zeros has the scale 0, which counts as 2^-100 (others are larger, see
+/// smallest_row_magnitude): no weight and no sum of weights is infinite.
 inline void load_value_scales(const Int8* const* rows, std::size_t first, const CodeScales& to) {
-  float stored[key_group];
-  for (std::size_t k = 0; k < key_group; ++k) stored[k] = row_scale(rows[k]);
-  const __m512 scales = _mm512_max_ps(_mm512_loadu_ps(stored), _mm512_set1_ps(0x1p-100f));
+  const __m512 scales = _mm512_max_ps(stored_scales(rows), _mm512_set1_ps(0x1p-100f));
   _mm512_storeu_ps(to.value_logs + first, log2_of(scales));
   _mm512_storeu_ps(to.value_inverses + first, _mm512_div_ps(_mm512_set1_ps(1.0f), scales));
 }
