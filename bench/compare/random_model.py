@@ -26,6 +26,7 @@ def main():
     source = gguf.GGUFReader(options.tokenizer)
     tokenizer = {name: field for name, field in source.fields.items() if name.startswith("tokenizer.")}
     writer = gguf.GGUFWriter(options.output, "llama")
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
     writer.add_block_count(options.layers)
     writer.add_context_length(options.context)
     writer.add_embedding_length(options.hidden)
