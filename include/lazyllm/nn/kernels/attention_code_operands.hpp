@@ -1,5 +1,5 @@
-// Rows of 8-bit codes on their way into the dots of attention_codes.hpp: queries made of floats, stored keys and values
-// as words of four bytes, their scales.
+// Rows of 8-bit codes on their way into dots: queries made of floats, stored keys and values as words of four bytes,
+// their scales.
 #pragma once
 
 #include <lazyllm/core/row_element.hpp>
