@@ -251,9 +251,9 @@ struct SetupOf<Kernel> {
 
 /// Panels that a tile of `rows` rows has on this CPU, if there are as many.
 template <class Kernel>
-[[nodiscard]] std::size_t tile_panels(std::size_t rows, std::size_t panel_bytes) {
-  if constexpr (requires { Kernel::tile_panels(rows, panel_bytes); }) {
-    return Kernel::tile_panels(rows, panel_bytes);
+[[nodiscard]] std::size_t tile_panels(std::size_t rows) {
+  if constexpr (requires { Kernel::tile_panels(rows); }) {
+    return Kernel::tile_panels(rows);
   } else {
     return Kernel::max_panels;
   }
@@ -281,7 +281,7 @@ void run_matmul_items(const MatmulJob& job, std::size_t begin, std::size_t end) 
       for (std::size_t tile = first_tile; tile < last_tile; ++tile) {
         const std::size_t first = tile * Kernel::max_rows;
         const std::size_t count = std::min(Kernel::max_rows, grid.rows - first);
-        const std::size_t most = tile_panels<Kernel>(count, w.panel_bytes());
+        const std::size_t most = tile_panels<Kernel>(count);
         for (std::size_t p = first_panel, panels; p < last_panel; p += panels) {
           panels = std::min(most, std::bit_floor(last_panel - p));
           multiply_tile<Kernel>(x, first, count, w, p, panels, job.out, job.epilogue);
@@ -311,7 +311,7 @@ MatmulJob matmul_job_on(Activations& x, const Product<PackedMatrix<F>, P>& produ
                                         Kernel::max_panels, executor.concurrency());
   } else {
     const std::size_t row_bytes = F::Panel::reads_codes ? w.in_features() * 3 / 2 : w.in_features() * sizeof(float);
-    const std::size_t panels = tile_panels<Kernel>(std::min(out.rows(), Kernel::max_rows), w.panel_bytes());
+    const std::size_t panels = tile_panels<Kernel>(std::min(out.rows(), Kernel::max_rows));
     job.grid = MatmulGrid::for_tiles(out.rows(), Kernel::max_rows, row_bytes, w.panel_count(), panels, w.panel_bytes(),
                                      executor.concurrency());
   }

@@ -76,7 +76,7 @@ class PackedMatrix {
     LAZYLLM_EXPECTS(n < out_features_ && out.size() == in_features_);
     const std::byte* source = panel(n / panel_columns);
     for (std::size_t i = 0; i < in_features_ / F::block_size; ++i) {
-      const typename F::Block block = F::from_panel(Panel::load(source, block_count_, i, n % panel_columns));
+      const typename F::Block block = F::from_panel(Panel::load(source, i, n % panel_columns));
       F::dequantize({&block, 1}, out.subspan(i * F::block_size, F::block_size));
     }
   }
@@ -103,7 +103,7 @@ class PackedMatrix {
                   described(out_features, in_features) + ": rows are no multiple of " + std::to_string(F::block_size));
     }
     const std::size_t row_bytes = in_features / F::block_size * sizeof(typename F::Block);
-    // The panels may take up to 16 rows, 64 bytes a panel and 1 / 36 more than the file.
+    // The panels may take up to 16 rows, 64 bytes a row and 1 / 36 more than the file.
     const std::size_t limit = std::numeric_limits<std::size_t>::max() / 4;
     if (in_features / F::block_size > limit / (sizeof(typename F::Block) * panel_columns) ||
         out_features > limit / (row_bytes + 64) - panel_columns) {
@@ -130,7 +130,7 @@ class PackedMatrix {
       const std::byte* stored = row(first + column);
       for (std::size_t i = 0; i < in_features_ / F::block_size; ++i) {
         const auto block = detail::load_as<typename F::Block>(stored + i * sizeof(typename F::Block));
-        Panel::store(target, block_count_, i, column, F::to_panel(block));
+        Panel::store(target, i, column, F::to_panel(block));
       }
     }
   }

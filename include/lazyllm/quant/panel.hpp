@@ -1,6 +1,7 @@
 // A panel: 16 output columns of a weight matrix over all K input features, in the order in which kernels read it.
-// AffinePanel: codes [K / 32][4 to 8 lines of 64 bytes][16 columns][4], then the scales' table, then the minima's.
-// FloatPanel: elements [K][16].
+// AffinePanel: one cell after the other, each of 2 or 8 blocks of 32 weights along K: codes [block][4 to 8 lines of 64
+// bytes][16 columns][4], then the table of their scales, then that of their minima. So a panel is one stream of memory,
+// and panels follow each other. FloatPanel: elements [K][16].
 #pragma once
 
 #include <lazyllm/core/bfloat16.hpp>
@@ -37,7 +38,10 @@ struct AffinePanel {
   static constexpr int zero_point = ZeroPoint;
   static constexpr bool has_minimum = HasMinimum;
   static constexpr std::size_t code_bytes = std::size_t{Bits} * 4 * panel_columns;  // per block
-  static constexpr bool reads_codes = true;                                         // kernels read QuantizedRows
+  static constexpr std::size_t cell_blocks = Scales::blocks;
+  static constexpr std::size_t cell_bytes =
+      detail::round_up(cell_blocks * code_bytes + Scales::size_bytes * (HasMinimum ? 2 : 1), 64);
+  static constexpr bool reads_codes = true;  // kernels read QuantizedRows
   using ScaleTable = Scales;
   /// One column's codes of a block: 4 bytes of each line.
   using BlockCodes = std::array<std::uint8_t, std::size_t{Bits} * 4>;
@@ -56,42 +60,53 @@ struct AffinePanel {
     return group * std::size_t{high_bits} % 8;
   }
 
-  /// The tables of a panel of `blocks` blocks.
-  [[nodiscard]] static const std::byte* scales(const std::byte* panel, std::size_t blocks) {
-    return panel + blocks * code_bytes;
+  /// Where the codes of a block of `panel` (constant or not) lie, and the tables of its cell.
+  template <class Byte>
+  [[nodiscard]] static Byte* codes(Byte* panel, std::size_t block) {
+    return panel + block / cell_blocks * cell_bytes + block % cell_blocks * code_bytes;
   }
-  [[nodiscard]] static const std::byte* minima(const std::byte* panel, std::size_t blocks) {
-    return panel + blocks * code_bytes + Scales::size_bytes(blocks);
+  template <class Byte>
+  [[nodiscard]] static Byte* scales(Byte* panel, std::size_t block) {
+    return panel + block / cell_blocks * cell_bytes + cell_blocks * code_bytes;
+  }
+  template <class Byte>
+  [[nodiscard]] static Byte* minima(Byte* panel, std::size_t block) {
+    return scales(panel, block) + Scales::size_bytes;
+  }
+  /// Where those tables have the scales of one part of a block.
+  [[nodiscard]] static constexpr std::size_t scale_index(std::size_t block, std::size_t part) {
+    return block % cell_blocks * parts + part;
   }
   /// Bytes of a panel, a multiple of 64.
   [[nodiscard]] static constexpr std::size_t size_bytes(std::size_t blocks) {
-    return detail::round_up(blocks * code_bytes + Scales::size_bytes(blocks) * (HasMinimum ? 2 : 1), 64);
+    return (blocks + cell_blocks - 1) / cell_blocks * cell_bytes;
   }
 
-  static void store(std::byte* panel, std::size_t blocks, std::size_t index, std::size_t column, const Entry& entry) {
-    std::byte* codes = panel + index * entry.codes.size() * code_bytes + column * 4;
-    for (const BlockCodes& block : entry.codes) {
-      for (std::size_t line = 0; line < std::size_t{Bits}; ++line, codes += 4 * panel_columns) {
-        std::memcpy(codes, block.data() + line * 4, 4);
+  static void store(std::byte* panel, std::size_t index, std::size_t column, const Entry& entry) {
+    const std::size_t first = index * entry.codes.size();
+    for (std::size_t b = 0; b < entry.codes.size(); ++b) {
+      std::byte* const target = codes(panel, first + b) + column * 4;
+      for (std::size_t line = 0; line < std::size_t{Bits}; ++line) {
+        std::memcpy(target + line * 4 * panel_columns, entry.codes[b].data() + line * 4, 4);
       }
     }
-    std::byte* table = panel + blocks * code_bytes;
-    Scales::store(table, blocks, index, column, entry.scale);
-    if constexpr (HasMinimum) {
-      Scales::store(table + Scales::size_bytes(blocks), blocks, index, column, entry.minimum);
-    }
+    const std::size_t in_table = first % cell_blocks / entry.codes.size();
+    Scales::store(scales(panel, first), in_table, column, entry.scale);
+    if constexpr (HasMinimum) Scales::store(minima(panel, first), in_table, column, entry.minimum);
   }
 
-  [[nodiscard]] static Entry load(const std::byte* panel, std::size_t blocks, std::size_t index, std::size_t column) {
+  [[nodiscard]] static Entry load(const std::byte* panel, std::size_t index, std::size_t column) {
     Entry entry;
-    const std::byte* codes = panel + index * entry.codes.size() * code_bytes + column * 4;
-    for (BlockCodes& block : entry.codes) {
-      for (std::size_t line = 0; line < std::size_t{Bits}; ++line, codes += 4 * panel_columns) {
-        std::memcpy(block.data() + line * 4, codes, 4);
+    const std::size_t first = index * entry.codes.size();
+    for (std::size_t b = 0; b < entry.codes.size(); ++b) {
+      const std::byte* const source = codes(panel, first + b) + column * 4;
+      for (std::size_t line = 0; line < std::size_t{Bits}; ++line) {
+        std::memcpy(entry.codes[b].data() + line * 4, source + line * 4 * panel_columns, 4);
       }
     }
-    entry.scale = Scales::load(scales(panel, blocks), blocks, index, column);
-    if constexpr (HasMinimum) entry.minimum = Scales::load(minima(panel, blocks), blocks, index, column);
+    const std::size_t in_table = first % cell_blocks / entry.codes.size();
+    entry.scale = Scales::load(scales(panel, first), in_table, column);
+    if constexpr (HasMinimum) entry.minimum = Scales::load(minima(panel, first), in_table, column);
     return entry;
   }
 
@@ -132,10 +147,10 @@ struct FloatPanel {
   [[nodiscard]] static constexpr std::size_t size_bytes(std::size_t blocks) {
     return detail::round_up(blocks * panel_columns * sizeof(T), 64);
   }
-  static void store(std::byte* panel, std::size_t, std::size_t block, std::size_t column, const Entry& entry) {
+  static void store(std::byte* panel, std::size_t block, std::size_t column, const Entry& entry) {
     std::memcpy(panel + (block * panel_columns + column) * sizeof(T), &entry, sizeof(T));
   }
-  [[nodiscard]] static Entry load(const std::byte* panel, std::size_t, std::size_t block, std::size_t column) {
+  [[nodiscard]] static Entry load(const std::byte* panel, std::size_t block, std::size_t column) {
     return detail::load_as<T>(panel + (block * panel_columns + column) * sizeof(T));
   }
 };

@@ -1,5 +1,5 @@
-// The scales, or the minima, of a panel: for every `step` weights along K a vector of 16, one for each output column.
-// HalfScales: Float16 [K / 32][16]. SuperScales: integers [K / step][16], then Float16 [K / 256][16]; a scale is the
+// The scales, or the minima, of a few blocks of a panel: for every `step` weights along K a vector of 16, one for each
+// output column. HalfScales: Float16 [2][16]. SuperScales: integers [256 / step][16], then Float16 [16]; a scale is the
 // product of both.
 #pragma once
 
@@ -26,24 +26,26 @@ T load_as(const std::byte* p) {
 
 }  // namespace detail
 
-/// A half-precision scale per column and 32 weights. `blocks`: blocks of 32 weights along K, in all functions.
+/// A half-precision scale per column and 32 weights. `index`, in both kinds of table: of a step of the table, or of an
+/// entry.
 struct HalfScales {
   static constexpr std::size_t step = 32;        // weights of a column that share a scale
   static constexpr std::size_t entry_size = 32;  // weights of a column whose scales are stored together
+  static constexpr std::size_t blocks = 2;       // of 32 weights, in a table: a cache line
+  static constexpr std::size_t size_bytes = blocks * 2 * panel_columns;
   using Entry = Float16;
 
-  [[nodiscard]] static constexpr std::size_t size_bytes(std::size_t blocks) { return blocks * 2 * panel_columns; }
   /// The vector of 16 halves for step `index`.
   [[nodiscard]] static const std::byte* at(const std::byte* table, std::size_t index) {
     return table + index * 2 * panel_columns;
   }
-  [[nodiscard]] static float scale(const std::byte* table, std::size_t, std::size_t index, std::size_t column) {
-    return to_float(detail::load_as<Float16>(at(table, index) + 2 * column));
+  [[nodiscard]] static float scale(const std::byte* table, std::size_t index, std::size_t column) {
+    return to_float(load(table, index, column));
   }
-  static void store(std::byte* table, std::size_t, std::size_t index, std::size_t column, const Entry& entry) {
+  static void store(std::byte* table, std::size_t index, std::size_t column, const Entry& entry) {
     std::memcpy(table + (index * panel_columns + column) * 2, &entry, 2);
   }
-  [[nodiscard]] static Entry load(const std::byte* table, std::size_t, std::size_t index, std::size_t column) {
+  [[nodiscard]] static Entry load(const std::byte* table, std::size_t index, std::size_t column) {
     return detail::load_as<Float16>(at(table, index) + 2 * column);
   }
 };
@@ -56,44 +58,36 @@ struct SuperScales {
   static constexpr std::size_t step = Step;
   static constexpr std::size_t entry_size = 256;
   static constexpr std::size_t factors = entry_size / Step;  // integers of an Entry
+  static constexpr std::size_t blocks = entry_size / 32;     // of 32 weights, in a table: one entry
+  static constexpr std::size_t size_bytes = (factors + 2) * panel_columns;
   using Factor = Integer;
   struct Entry {
     Float16 super;
     std::array<Integer, factors> factor;
   };
 
-  [[nodiscard]] static constexpr std::size_t size_bytes(std::size_t blocks) {
-    return super_offset(blocks) + blocks * 32 / entry_size * 2 * panel_columns;
-  }
   /// The vector of 16 integers for step `index`.
   [[nodiscard]] static const std::byte* at(const std::byte* table, std::size_t index) {
     return table + index * panel_columns;
   }
-  /// The vector of 16 halves by which those integers are multiplied.
-  [[nodiscard]] static const std::byte* super_at(const std::byte* table, std::size_t blocks, std::size_t index) {
-    return table + super_offset(blocks) + index / factors * 2 * panel_columns;
-  }
-  [[nodiscard]] static float scale(const std::byte* table, std::size_t blocks, std::size_t index, std::size_t column) {
+  /// The vector of 16 halves by which all those integers are multiplied.
+  [[nodiscard]] static const std::byte* supers(const std::byte* table) { return table + factors * panel_columns; }
+  [[nodiscard]] static float scale(const std::byte* table, std::size_t index, std::size_t column) {
     return static_cast<float>(detail::load_as<Integer>(at(table, index) + column)) *
-           to_float(detail::load_as<Float16>(super_at(table, blocks, index) + 2 * column));
+           to_float(detail::load_as<Float16>(supers(table) + 2 * column));
   }
-  static void store(std::byte* table, std::size_t blocks, std::size_t index, std::size_t column, const Entry& entry) {
+  static void store(std::byte* table, std::size_t, std::size_t column, const Entry& entry) {
     for (std::size_t i = 0; i < factors; ++i) {
-      table[(index * factors + i) * panel_columns + column] = static_cast<std::byte>(entry.factor[i]);
+      table[i * panel_columns + column] = static_cast<std::byte>(entry.factor[i]);
     }
-    std::memcpy(table + super_offset(blocks) + (index * panel_columns + column) * 2, &entry.super, 2);
+    std::memcpy(table + factors * panel_columns + 2 * column, &entry.super, 2);
   }
-  [[nodiscard]] static Entry load(const std::byte* table, std::size_t blocks, std::size_t index, std::size_t column) {
+  [[nodiscard]] static Entry load(const std::byte* table, std::size_t, std::size_t column) {
     Entry entry;
-    for (std::size_t i = 0; i < factors; ++i) {
-      entry.factor[i] = detail::load_as<Integer>(at(table, index * factors + i) + column);
-    }
-    entry.super = detail::load_as<Float16>(super_at(table, blocks, index * factors) + 2 * column);
+    for (std::size_t i = 0; i < factors; ++i) entry.factor[i] = detail::load_as<Integer>(at(table, i) + column);
+    entry.super = detail::load_as<Float16>(supers(table) + 2 * column);
     return entry;
   }
-
- private:
-  static constexpr std::size_t super_offset(std::size_t blocks) { return blocks * (32 / Step) * panel_columns; }
 };
 
 }  // namespace lazyllm::inline v0

@@ -64,33 +64,33 @@ template <bool Wide>
 
 /// Asks for a block of a panel that will be unpacked soon. Beyond the matrix's end a prefetch does nothing.
 template <class Panel>
-inline void prefetch_block_amx(const std::byte* panel, std::size_t blocks, std::size_t block) {
-  const auto* codes = reinterpret_cast<const char*>(panel + block * Panel::code_bytes);
+inline void prefetch_block_amx(const std::byte* panel, std::size_t block) {
+  const auto* codes = reinterpret_cast<const char*>(Panel::codes(panel, block));
   for (std::size_t i = 0; i < Panel::code_bytes; i += 64) _mm_prefetch(codes + i, _MM_HINT_T0);
   using Scales = typename Panel::ScaleTable;
-  const std::size_t index = block * Panel::parts;
-  _mm_prefetch(reinterpret_cast<const char*>(Scales::at(Panel::scales(panel, blocks), index)), _MM_HINT_T0);
+  const std::size_t index = Panel::scale_index(block, 0);
+  _mm_prefetch(reinterpret_cast<const char*>(Scales::at(Panel::scales(panel, block), index)), _MM_HINT_T0);
   if constexpr (Panel::has_minimum) {
-    _mm_prefetch(reinterpret_cast<const char*>(Scales::at(Panel::minima(panel, blocks), index)), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(Scales::at(Panel::minima(panel, block), index)), _MM_HINT_T0);
   }
 }
 
 /// One block (32 weights) of a panel as a tile of weights: row i holds weights 2 i and 2 i + 1 of each column.
 /// weight = scale * (code - zero point) + minimum as bfloat16.
 template <class Panel>
-inline void unpack_block_amx(const std::byte* panel, std::size_t blocks, std::size_t block, std::uint16_t* tile) {
+inline void unpack_block_amx(const std::byte* panel, std::size_t block, std::uint16_t* tile) {
   // A code of up to 7 bits put behind the exponent of 0.5 is the float 0.5 + code / 256; 8 bits behind that of 1.0 are
   // 1 + code / 256.
   constexpr bool wide = Panel::bits == 8;
   using Scales = typename Panel::ScaleTable;
-  const std::byte* codes = panel + block * Panel::code_bytes;
+  const std::byte* codes = Panel::codes(panel, block);
   LAZYLLM_UNROLL
   for (std::size_t part = 0; part < Panel::parts; ++part) {
-    const std::size_t index = block * Panel::parts + part;
-    const __m512 scale = load_scales_avx512<Scales>(Panel::scales(panel, blocks), blocks, index);
+    const std::size_t index = Panel::scale_index(block, part);
+    const __m512 scale = load_scales_avx512<Scales>(Panel::scales(panel, block), index);
     __m512 minimum = _mm512_setzero_ps();
     if constexpr (Panel::has_minimum) {
-      minimum = load_scales_avx512<Scales>(Panel::minima(panel, blocks), blocks, index);
+      minimum = load_scales_avx512<Scales>(Panel::minima(panel, block), index);
     }
     const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(256.0f * cut_balance_amx));
     const __m512 zero_code = _mm512_set1_ps(static_cast<float>((wide ? 256 : 128) + Panel::zero_point));
@@ -167,7 +167,7 @@ struct TileKernel<Isa::amx, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
     if (rows <= 32) {
       for (std::size_t b = 0; b < std::min(prefetch_blocks, blocks); ++b) {
         for (std::size_t p = 0; p < std::min(max_panels, panel_count); ++p) {
-          prefetch_block_amx<Panel>(panels + p * panel_stride, blocks, b);
+          prefetch_block_amx<Panel>(panels + p * panel_stride, b);
         }
       }
     }
@@ -212,7 +212,7 @@ struct TileKernel<Isa::amx, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
       const std::size_t begin = chunk * blocks / chunks, end = (chunk + 1) * blocks / chunks;
       for (std::size_t p = 0; p < P; ++p) {
         for (std::size_t b = begin; b < end; ++b) {
-          unpack_block_amx<Panel>(panels + p * panel_stride, blocks, b, weights + (p * chunk_blocks + b - begin) * 512);
+          unpack_block_amx<Panel>(panels + p * panel_stride, b, weights + (p * chunk_blocks + b - begin) * 512);
         }
       }
       const Stretch stretch{weights, begin, end - begin, chunk == 0, chunk + 1 == chunks};
@@ -262,11 +262,11 @@ struct TileKernel<Isa::amx, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
         for (std::size_t p = 0; p < P; ++p) {
           const std::byte* panel = panels + p * panel_stride;
           if (b + prefetch_blocks < blocks) {
-            prefetch_block_amx<Panel>(panel, blocks, b + prefetch_blocks);
+            prefetch_block_amx<Panel>(panel, b + prefetch_blocks);
           } else {  // the next panels
-            prefetch_block_amx<Panel>(panel + P * panel_stride, blocks, b + prefetch_blocks - blocks);
+            prefetch_block_amx<Panel>(panel + P * panel_stride, b + prefetch_blocks - blocks);
           }
-          unpack_block_amx<Panel>(panel, blocks, b, weights + (b % ring * P + p) * 512);
+          unpack_block_amx<Panel>(panel, b, weights + (b % ring * P + p) * 512);
         }
       }
       if (b >= lag) {

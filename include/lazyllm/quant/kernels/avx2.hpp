@@ -62,15 +62,15 @@ inline void write_row_avx2(__m256 left, __m256 right, std::size_t row, const Til
 
 /// Scales or minima of columns 8 * half .. 8 * half + 7 as floats.
 template <class Scales>
-[[nodiscard, gnu::always_inline]] inline __m256 load_scales_avx2(const std::byte* table, std::size_t blocks,
-                                                                 std::size_t index, std::size_t half) {
+[[nodiscard, gnu::always_inline]] inline __m256 load_scales_avx2(const std::byte* table, std::size_t index,
+                                                                 std::size_t half) {
   if constexpr (std::is_same_v<Scales, HalfScales>) {
     return load_halves_avx2(Scales::at(table, index) + half * 16);
   } else {
     const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(Scales::at(table, index) + half * 8));
     constexpr bool is_signed = std::is_signed_v<typename Scales::Factor>;
     const __m256 factors = _mm256_cvtepi32_ps(is_signed ? _mm256_cvtepi8_epi32(bytes) : _mm256_cvtepu8_epi32(bytes));
-    return _mm256_mul_ps(factors, load_halves_avx2(Scales::super_at(table, blocks, index) + half * 16));
+    return _mm256_mul_ps(factors, load_halves_avx2(Scales::supers(table) + half * 16));
   }
 }
 
@@ -118,18 +118,17 @@ template <class Panel>
   return start;
 }
 
-/// The float part of one row and scale, for 8 columns. `index`: in the tables
-/// of scales.
+/// The float part of one row and one part of block b, for 8 columns.
 template <class Panel>
-[[gnu::always_inline]] inline __m256 scale_dots_avx2(__m256 sum, __m256i dots, const std::byte* panel,
-                                                     std::size_t blocks, std::size_t index, std::size_t half,
-                                                     const QuantizedBlock& info) {
+[[gnu::always_inline]] inline __m256 scale_dots_avx2(__m256 sum, __m256i dots, const std::byte* panel, std::size_t b,
+                                                     std::size_t part, std::size_t half, const QuantizedBlock& info) {
   using Scales = typename Panel::ScaleTable;
+  const std::size_t index = Panel::scale_index(b, part);
   if constexpr (Panel::has_minimum) {
-    const __m256 minima = load_scales_avx2<Scales>(Panel::minima(panel, blocks), blocks, index, half);
+    const __m256 minima = load_scales_avx2<Scales>(Panel::minima(panel, b), index, half);
     sum = _mm256_fmadd_ps(minima, _mm256_set1_ps(info.scaled_sum), sum);
   }
-  const __m256 scales = load_scales_avx2<Scales>(Panel::scales(panel, blocks), blocks, index, half);
+  const __m256 scales = load_scales_avx2<Scales>(Panel::scales(panel, b), index, half);
   return _mm256_fmadd_ps(_mm256_cvtepi32_ps(dots), _mm256_mul_ps(scales, _mm256_set1_ps(info.scale)), sum);
 }
 
@@ -183,16 +182,17 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
     }
     QuantizedTile a = x.tile(first_row);
     for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
-      const std::byte* block = panel + b * Panel::code_bytes;
+      const std::byte* block = Panel::codes(panel, b);
+      prefetch_ahead<Panel>(panel, b);
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
         const PackedCodes packed{block, part};
         if constexpr (R == at_once) {
-          add_part<R>(a, 0, packed, panel, blocks, b, part, sums);
+          add_part<R>(a, 0, packed, panel, b, part, sums);
         } else {
           const UnpackedCodes unpacked(packed);
           for (std::size_t first = 0; first < R; first += at_once) {
-            add_part<at_once>(a, first, unpacked, panel, blocks, b, part, sums + first);
+            add_part<at_once>(a, first, unpacked, panel, b, part, sums + first);
           }
         }
       }
@@ -204,8 +204,8 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   /// Adds the products of one part of block b and R rows from `first` on to their sums.
   template <std::size_t R, class Codes>
   [[gnu::always_inline]] static inline void add_part(const QuantizedTile& a, std::size_t first, const Codes& codes_of,
-                                                     const std::byte* panel, std::size_t blocks, std::size_t b,
-                                                     std::size_t part, float (*sums)[2][8]) {
+                                                     const std::byte* panel, std::size_t b, std::size_t part,
+                                                     float (*sums)[2][8]) {
     __m256i dots[R][2], pairs[R][2];
     LAZYLLM_UNROLL
     for (std::size_t i = 0; i < part_groups<Panel>; ++i) {
@@ -237,8 +237,8 @@ struct TileKernel<Isa::avx2, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
       LAZYLLM_UNROLL
       for (std::size_t r = 0; r < R; ++r) {
         float* const sum = sums[r][h];
-        _mm256_store_ps(sum, scale_dots_avx2<Panel>(_mm256_load_ps(sum), dots[r][h], panel, blocks,
-                                                    b * Panel::parts + part, h, a.block(first + r)));
+        _mm256_store_ps(sum,
+                        scale_dots_avx2<Panel>(_mm256_load_ps(sum), dots[r][h], panel, b, part, h, a.block(first + r)));
       }
     }
   }
@@ -286,7 +286,8 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, HalfScales, false>> {
       }
       QuantizedTile a = x.tile(first_row);
       for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
-        const std::byte* block = panel + b * Panel::code_bytes;
+        const std::byte* block = Panel::codes(panel, b);
+        prefetch_ahead<Panel>(panel, b);
         __m256i dots[R][halves], inverted[halves];
         LAZYLLM_UNROLL
         for (std::size_t h = 0; h < halves; ++h) {
@@ -321,7 +322,7 @@ struct TileKernel<Isa::avx2, AffinePanel<8, 128, HalfScales, false>> {
           for (std::size_t r = 0; r < R; ++r) {
             float* const sum = sums[r][first + h];
             _mm256_store_ps(sum, scale_dots_avx2<Panel>(_mm256_load_ps(sum), _mm256_add_epi32(dots[r][h], lost), panel,
-                                                        blocks, b, first + h, a.block(r)));
+                                                        b, 0, first + h, a.block(r)));
           }
         }
       }

@@ -29,15 +29,14 @@ namespace lazyllm::inline v0::detail {
 
 /// Sixteen scales or minima of a panel as floats.
 template <class Scales>
-[[nodiscard, gnu::always_inline]] inline __m512 load_scales_avx512(const std::byte* table, std::size_t blocks,
-                                                                   std::size_t index) {
+[[nodiscard, gnu::always_inline]] inline __m512 load_scales_avx512(const std::byte* table, std::size_t index) {
   if constexpr (std::is_same_v<Scales, HalfScales>) {
     return load_halves_avx512(Scales::at(table, index));
   } else {
     const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(Scales::at(table, index)));
     constexpr bool is_signed = std::is_signed_v<typename Scales::Factor>;
     const __m512 factors = _mm512_cvtepi32_ps(is_signed ? _mm512_cvtepi8_epi32(bytes) : _mm512_cvtepu8_epi32(bytes));
-    return _mm512_mul_ps(factors, load_halves_avx512(Scales::super_at(table, blocks, index)));
+    return _mm512_mul_ps(factors, load_halves_avx512(Scales::supers(table)));
   }
 }
 
@@ -97,38 +96,16 @@ template <int Bits, int ZeroPoint, class Scales, bool HasMinimum>
 struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
   using Panel = AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>;
   static constexpr std::size_t max_rows = 12;
-  static constexpr std::size_t max_panels = 8;
-
-  /// Accumulators that fit the registers.
-  [[nodiscard]] static constexpr std::size_t panels_of(std::size_t rows) { return rows == 1 ? 8 : rows <= 4 ? 4 : 2; }
+  static constexpr std::size_t max_panels = 2;
 
   /// Whether 12 rows and two panels are two tiles of 6 rows, whose integer and float sums all fit the registers: on
   /// AMD's CPUs since Zen 5, the first of them with AVX-VNNI, which do two dots a cycle, too. With minima it is no
   /// faster.
   [[nodiscard]] static bool halves_tiles() { return !HasMinimum && cpu_features().amd && cpu_features().avxvnni; }
 
-  /// Few rows wait for memory, which several panels at a time keep busier; short ones are over before the hardware has
-  /// seen where they go.
-  [[nodiscard]] static std::size_t tile_panels(std::size_t rows, std::size_t panel_bytes) {
-    if (!cpu_features().amd || (rows > 8 && halves_tiles())) return 2;
-    return rows > 4 ? 1 : rows == 1 && panel_bytes <= (std::size_t{16} << 10) ? 8 : 4;
-  }
-
-  /// How far ahead codes are asked for. Beyond the matrix's end a prefetch does nothing. With more than two panels the
-  /// hardware asks in time, and asking twice costs 5 to 10 %.
-  static constexpr std::size_t prefetch_bytes = 4096;
-
-  /// Asks for a block's share of the tables of scales and minima of the P panels that come next: each panel's tables
-  /// are a new place, which the hardware sees too late.
-  template <std::size_t P>
-  [[gnu::always_inline]] static inline void prefetch_next_scales(const std::byte* panels, std::size_t panel_stride,
-                                                                 std::size_t blocks, std::size_t block) {
-    constexpr std::size_t block_bytes = Scales::size_bytes(8) / 8 * (HasMinimum ? 2 : 1);
-    LAZYLLM_UNROLL
-    for (std::size_t p = P; p < 2 * P; ++p) {
-      const std::byte* const tables = Panel::scales(panels + p * panel_stride, blocks);
-      _mm_prefetch(reinterpret_cast<const char*>(tables) + block * block_bytes, _MM_HINT_T0);
-    }
+  /// Few rows wait for memory, which is read fastest as one stream.
+  [[nodiscard]] static std::size_t tile_panels(std::size_t rows) {
+    return !cpu_features().amd || (rows > 8 && halves_tiles()) ? 2 : 1;
   }
 
   /// Adds the products of 4 weights of each column with 4 activations of each row.
@@ -208,8 +185,9 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
       for (std::size_t p = 0; p < P; ++p) _mm512_store_ps(sums[r][p], _mm512_setzero_ps());
     }
     for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
-      const std::byte* codes = panels + b * Panel::code_bytes;
-      if constexpr (P <= 2) prefetch_next_scales<P>(panels, panel_stride, blocks, b);
+      const std::byte* codes = Panel::codes(panels, b);
+      LAZYLLM_UNROLL
+      for (std::size_t p = 0; p < P; ++p) prefetch_ahead<Panel>(panels + p * panel_stride, b);
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
         __m512i dots[R][P];
@@ -219,7 +197,7 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
           LAZYLLM_UNROLL
           for (std::size_t p = 0; p < P; ++p) dots[r][p] = start;
         }
-        constexpr bool whole_block = R == 1 && P > 2 && Bits == 4;
+        constexpr bool whole_block = R == 1 && Bits == 4;
         if constexpr (whole_block) add_block_dots<P>(dots[0], codes, panel_stride, a.codes(0));
         LAZYLLM_UNROLL
         for (std::size_t i = 0; i < (whole_block ? 0 : part_groups<Panel>); ++i) {
@@ -227,21 +205,17 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
           __m512i weights[P];
           LAZYLLM_UNROLL
           for (std::size_t p = 0; p < P; ++p) {
-            const std::byte* block = codes + p * panel_stride;
-            weights[p] = load_codes_avx512<Panel>(block, group);
-            if (P <= 2 && group < std::size_t{Bits}) {
-              _mm_prefetch(reinterpret_cast<const char*>(block) + group * 64 + prefetch_bytes, _MM_HINT_T0);
-            }
+            weights[p] = load_codes_avx512<Panel>(codes + p * panel_stride, group);
           }
           add_dots(dots, weights, a, group * 4);
         }
-        const std::size_t index = b * Panel::parts + part;
+        const std::size_t index = Panel::scale_index(b, part);
         LAZYLLM_UNROLL
         for (std::size_t p = 0; p < P; ++p) {
           const std::byte* panel = panels + p * panel_stride;
-          const __m512 scales = load_scales_avx512<Scales>(Panel::scales(panel, blocks), blocks, index);
+          const __m512 scales = load_scales_avx512<Scales>(Panel::scales(panel, b), index);
           [[maybe_unused]] __m512 minima;
-          if constexpr (HasMinimum) minima = load_scales_avx512<Scales>(Panel::minima(panel, blocks), blocks, index);
+          if constexpr (HasMinimum) minima = load_scales_avx512<Scales>(Panel::minima(panel, b), index);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
             const QuantizedBlock& block = a.block(r);

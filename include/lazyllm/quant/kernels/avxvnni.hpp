@@ -30,7 +30,8 @@ struct TileKernel<Isa::avxvnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>
     QuantizedTile a = x.tile(first_row);
     alignas(32) float sums[R][2][8] = {};
     for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
-      const std::byte* codes = panel + b * Panel::code_bytes;
+      const std::byte* codes = Panel::codes(panel, b);
+      prefetch_ahead<Panel>(panel, b);
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
         __m256i dots[R][2];
@@ -60,8 +61,8 @@ struct TileKernel<Isa::avxvnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
             const QuantizedBlock& block = a.block(r);
-            const __m256 sum = scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots[r][half], panel, blocks,
-                                                      b * Panel::parts + part, half, block);
+            const __m256 sum =
+                scale_dots_avx2<Panel>(_mm256_load_ps(sums[r][half]), dots[r][half], panel, b, part, half, block);
             _mm256_store_ps(sums[r][half], sum);
           }
         }

@@ -32,15 +32,15 @@ inline void write_row_neon(const float* sums, std::size_t row, const TileOutput&
 
 /// Scales or minima of columns 4 * quarter .. 4 * quarter + 3 as floats.
 template <class Scales>
-[[nodiscard, gnu::always_inline]] inline float32x4_t load_scales_neon(const std::byte* table, std::size_t blocks,
-                                                                      std::size_t index, std::size_t quarter) {
+[[nodiscard, gnu::always_inline]] inline float32x4_t load_scales_neon(const std::byte* table, std::size_t index,
+                                                                      std::size_t quarter) {
   if constexpr (std::is_same_v<Scales, HalfScales>) {
     return load_halves_neon(Scales::at(table, index) + quarter * 8);
   } else {
     const auto* source = reinterpret_cast<const typename Scales::Factor*>(Scales::at(table, index)) + quarter * 4;
     const float factors[4] = {static_cast<float>(source[0]), static_cast<float>(source[1]),
                               static_cast<float>(source[2]), static_cast<float>(source[3])};
-    return vmulq_f32(vld1q_f32(factors), load_halves_neon(Scales::super_at(table, blocks, index) + quarter * 8));
+    return vmulq_f32(vld1q_f32(factors), load_halves_neon(Scales::supers(table) + quarter * 8));
   }
 }
 
@@ -85,7 +85,7 @@ struct TileKernel<Isa::neon, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
     QuantizedTile a = x.tile(first_row);
     alignas(64) float sums[R][panel_columns] = {};
     for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
-      const std::byte* codes = panel + b * Panel::code_bytes;
+      const std::byte* codes = Panel::codes(panel, b);
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
         int32x4_t dots[R][4];
@@ -109,16 +109,16 @@ struct TileKernel<Isa::neon, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
             for (std::size_t q = 0; q < 4; ++q) dots[r][q] = vdotq_s32(dots[r][q], weights[q], values);
           }
         }
-        const std::size_t index = b * Panel::parts + part;
+        const std::size_t index = Panel::scale_index(b, part);
         LAZYLLM_UNROLL
         for (std::size_t q = 0; q < 4; ++q) {
-          const float32x4_t scales = load_scales_neon<Scales>(Panel::scales(panel, blocks), blocks, index, q);
+          const float32x4_t scales = load_scales_neon<Scales>(Panel::scales(panel, b), index, q);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
             const QuantizedBlock& block = a.block(r);
             float32x4_t sum = vld1q_f32(sums[r] + 4 * q);
             if constexpr (HasMinimum) {
-              const float32x4_t minima = load_scales_neon<Scales>(Panel::minima(panel, blocks), blocks, index, q);
+              const float32x4_t minima = load_scales_neon<Scales>(Panel::minima(panel, b), index, q);
               sum = vfmaq_f32(sum, minima, vdupq_n_f32(block.scaled_sum));
             }
             sum = vfmaq_f32(sum, vcvtq_f32_s32(dots[r][q]), vmulq_f32(scales, vdupq_n_f32(block.scale)));

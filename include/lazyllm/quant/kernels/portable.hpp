@@ -46,9 +46,9 @@ inline void write_panel_row(const PanelRow& sums, std::size_t row, const TileOut
 
 /// One vector of a scale table as floats.
 template <class Scales, class Build>
-[[nodiscard]] inline PanelRow load_scales(const std::byte* table, std::size_t blocks, std::size_t index) {
+[[nodiscard]] inline PanelRow load_scales(const std::byte* table, std::size_t index) {
   PanelRow values;
-  for (std::size_t c = 0; c < panel_columns; ++c) values[c] = Scales::scale(table, blocks, index, c);
+  for (std::size_t c = 0; c < panel_columns; ++c) values[c] = Scales::scale(table, index, c);
   return values;
 }
 
@@ -89,13 +89,13 @@ struct PortableAffineKernel {
     Codes codes;
     QuantizedTile a = x.tile(first_row);
     for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
-      unpack(panel + b * Panel::code_bytes, codes);
+      unpack(Panel::codes(panel, b), codes);
       for (std::size_t part = 0; part < Panel::parts; ++part) {
-        const std::size_t index = b * Panel::parts + part;
-        const PanelRow scales = load_scales<Scales, Build>(Panel::scales(panel, blocks), blocks, index);
+        const std::size_t index = Panel::scale_index(b, part);
+        const PanelRow scales = load_scales<Scales, Build>(Panel::scales(panel, b), index);
         PanelRow minima{};
         if constexpr (Panel::has_minimum) {
-          minima = load_scales<Scales, Build>(Panel::minima(panel, blocks), blocks, index);
+          minima = load_scales<Scales, Build>(Panel::minima(panel, b), index);
         }
         for (std::size_t r = 0; r < R; ++r) {
           const QuantizedBlock& info = a.block(r);

@@ -31,9 +31,8 @@ struct TileOutput {
 };
 
 /// Specialised per ISA and panel shape:
-///   static constexpr std::size_t max_rows, max_panels;
-///   static constexpr std::size_t panels_of(R); // optional: the most panels of a tile of R rows, <= max_panels
-///   static std::size_t tile_panels(rows, panel_bytes);  // optional: how many it has on this CPU
+///   static constexpr std::size_t max_rows, max_panels;  // max_panels: a power of two
+///   static std::size_t tile_panels(rows);  // optional: how many it has on this CPU
 ///   template <std::size_t R, std::size_t P>   // R <= max_rows rows (codes: only R of tile_rows), P panels, a power of
 ///                                             // two, panel_stride bytes apart
 ///   static void run(const Operand& x, std::size_t first_row, const std::byte* panels, std::size_t panel_stride,
@@ -65,18 +64,19 @@ template <class Operand>
 using TileFunction = void (*)(const Operand&, std::size_t, const std::byte*, std::size_t, std::size_t,
                               const TileOutput&);
 
+/// Asks for one block's share of a panel, some way ahead of `block`: in the same panel or, as panels follow each other,
+/// in the next ones. Beyond the matrix's end that does nothing.
+template <class Panel>
+[[gnu::always_inline]] inline void prefetch_ahead(const std::byte* panel, std::size_t block) {
+  constexpr std::size_t bytes = Panel::cell_bytes / Panel::cell_blocks, ahead = 4096;
+  LAZYLLM_UNROLL
+  for (std::size_t i = 0; i < bytes; i += 64) __builtin_prefetch(panel + block * bytes + ahead + i);
+}
+
 /// Rows that a kernel of codes computes for `rows` of them: a power of two or max_rows, so that few kernels are
 /// compiled.
 [[nodiscard]] constexpr std::size_t tile_rows(std::size_t rows, std::size_t max_rows) {
   return std::min(std::bit_ceil(rows), max_rows);
-}
-
-/// Panels of the kernel number `i` for R rows.
-template <class Kernel, std::size_t R>
-[[nodiscard]] constexpr std::size_t panels_of_kernel(std::size_t i) {
-  std::size_t most = Kernel::max_panels;
-  if constexpr (requires { Kernel::panels_of(R); }) most = Kernel::panels_of(R);
-  return std::min(std::size_t{1} << i, most);
 }
 
 /// The kernel for `rows` rows and `panels` panels, a power of two.
@@ -91,7 +91,7 @@ template <class Kernel, class Operand>
       return few_heights ? tile_rows(std::size_t{1} << i / widths, max_rows) : i / widths + 1;
     };
     return std::array<TileFunction<Operand>, sizeof...(I)>{
-        &Kernel::template run<height(I), panels_of_kernel<Kernel, height(I)>(I % widths)>...};
+        &Kernel::template run<height(I), std::size_t{1} << I % widths>...};
   }
   (std::make_index_sequence<heights * widths>{});
   const std::size_t height = few_heights ? static_cast<std::size_t>(std::bit_width(rows - 1)) : rows - 1;
