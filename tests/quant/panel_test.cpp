@@ -2,8 +2,10 @@
 
 #include <doctest/doctest.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace {
@@ -12,14 +14,15 @@ using Nibbles = AffinePanel<4, 0, HalfScales, true>;
 using Bytes = AffinePanel<8, 128, HalfScales, false>;
 using FiveBits = AffinePanel<5, 16, HalfScales, false>;
 using SixBits = AffinePanel<6, 32, SuperScales<std::int8_t, 16>, false>;
+using SuperNibbles = AffinePanel<4, 0, SuperScales<std::uint8_t, 32>, true>;
 
 // As dense as the file: bytes per block and column.
 static_assert(AffinePanel<4, 8, HalfScales, false>::size_bytes(64) == 64 * 16 * 18);
 static_assert(Nibbles::size_bytes(64) == 64 * 16 * 20);
 static_assert(Bytes::size_bytes(64) == 64 * 16 * 34);
 static_assert(FiveBits::size_bytes(64) == 64 * 16 * 22);
-static_assert(SixBits::size_bytes(64) == 8 * 16 * 212);                                                 // file: 210
-static_assert(AffinePanel<4, 0, SuperScales<std::uint8_t, 32>, true>::size_bytes(64) == 8 * 16 * 148);  // file: 144
+static_assert(SixBits::size_bytes(64) == 8 * 16 * 210);
+static_assert(SuperNibbles::size_bytes(64) == 8 * 16 * 148);                                            // file: 144
 static_assert(AffinePanel<5, 0, SuperScales<std::uint8_t, 32>, true>::size_bytes(64) == 8 * 16 * 180);  // file: 176
 static_assert(FloatPanel<float>::size_bytes(64) == 64 * 16 * 4);
 static_assert(FloatPanel<Float16>::size_bytes(3) == 128);  // whole cache lines
@@ -37,21 +40,32 @@ TEST_CASE("AffinePanel stores four consecutive bytes of a column together") {
   CHECK(panel[512 + 64 + 32 + 6] == std::byte{0x78});
 }
 
-TEST_CASE("A panel gives back each entry that was stored") {
-  std::vector<std::byte> panel(Bytes::size_bytes(3));
-  const auto entry_of = [](std::size_t block, std::size_t column) {
-    Bytes::Entry entry{{}, {static_cast<std::uint16_t>(block * 100 + column)}, {}};
-    for (std::size_t i = 0; i < 32; ++i) entry.codes[0][i] = static_cast<std::uint8_t>(block * 91 + column * 7 + i);
+TEST_CASE_TEMPLATE("A panel gives back each entry that was stored", Panel, Nibbles, Bytes, SixBits, SuperNibbles) {
+  constexpr std::size_t entries = 3;
+  std::vector<std::byte> panel(Panel::size_bytes(entries * Panel::entry_size / 32));
+  const auto entry_of = [](std::size_t index, std::size_t column) {
+    typename Panel::Entry entry{};
+    std::size_t next = index * 91 + column * 7;
+    const auto fill = [&](auto& scale) {
+      std::array<std::uint8_t, sizeof scale> bytes;
+      for (auto& byte : bytes) byte = static_cast<std::uint8_t>(next++);
+      std::memcpy(&scale, bytes.data(), sizeof scale);
+    };
+    for (auto& block : entry.codes) fill(block);
+    fill(entry.scale);
+    if constexpr (Panel::has_minimum) fill(entry.minimum);
     return entry;
   };
-  for (std::size_t b = 0; b < 3; ++b) {
-    for (std::size_t c = 0; c < 16; ++c) Bytes::store(panel.data(), b, c, entry_of(b, c));
+  for (std::size_t i = 0; i < entries; ++i) {
+    for (std::size_t c = 0; c < 16; ++c) Panel::store(panel.data(), i, c, entry_of(i, c));
   }
-  for (std::size_t b = 0; b < 3; ++b) {
+  const auto same = [](const auto& a, const auto& b) { return std::memcmp(&a, &b, sizeof a) == 0; };
+  for (std::size_t i = 0; i < entries; ++i) {
     for (std::size_t c = 0; c < 16; ++c) {
-      const Bytes::Entry entry = Bytes::load(panel.data(), b, c);
-      CHECK(entry.codes == entry_of(b, c).codes);
-      CHECK(entry.scale == entry_of(b, c).scale);
+      const auto entry = Panel::load(panel.data(), i, c), expected = entry_of(i, c);
+      CHECK(entry.codes == expected.codes);
+      CHECK(same(entry.scale, expected.scale));
+      if constexpr (Panel::has_minimum) CHECK(same(entry.minimum, expected.minimum));
     }
   }
 }

@@ -39,8 +39,7 @@ struct AffinePanel {
   static constexpr bool has_minimum = HasMinimum;
   static constexpr std::size_t code_bytes = std::size_t{Bits} * 4 * panel_columns;  // per block
   static constexpr std::size_t cell_blocks = Scales::blocks;
-  static constexpr std::size_t cell_bytes =
-      detail::round_up(cell_blocks * code_bytes + Scales::size_bytes * (HasMinimum ? 2 : 1), 64);
+  static constexpr std::size_t cell_bytes = cell_blocks * code_bytes + Scales::size_bytes * (HasMinimum ? 2 : 1);
   static constexpr bool reads_codes = true;  // kernels read QuantizedRows
   using ScaleTable = Scales;
   /// One column's codes of a block: 4 bytes of each line.
@@ -79,7 +78,7 @@ struct AffinePanel {
   }
   /// Bytes of a panel, a multiple of 64.
   [[nodiscard]] static constexpr std::size_t size_bytes(std::size_t blocks) {
-    return (blocks + cell_blocks - 1) / cell_blocks * cell_bytes;
+    return detail::round_up((blocks + cell_blocks - 1) / cell_blocks * cell_bytes, 64);
   }
 
   static void store(std::byte* panel, std::size_t index, std::size_t column, const Entry& entry) {
@@ -90,9 +89,8 @@ struct AffinePanel {
         std::memcpy(target + line * 4 * panel_columns, entry.codes[b].data() + line * 4, 4);
       }
     }
-    const std::size_t in_table = first % cell_blocks / entry.codes.size();
-    Scales::store(scales(panel, first), in_table, column, entry.scale);
-    if constexpr (HasMinimum) Scales::store(minima(panel, first), in_table, column, entry.minimum);
+    Scales::store(scales(panel, first), scale_index(first, 0), column, entry.scale);
+    if constexpr (HasMinimum) Scales::store(minima(panel, first), scale_index(first, 0), column, entry.minimum);
   }
 
   [[nodiscard]] static Entry load(const std::byte* panel, std::size_t index, std::size_t column) {
@@ -104,9 +102,8 @@ struct AffinePanel {
         std::memcpy(entry.codes[b].data() + line * 4, source + line * 4 * panel_columns, 4);
       }
     }
-    const std::size_t in_table = first % cell_blocks / entry.codes.size();
-    entry.scale = Scales::load(scales(panel, first), in_table, column);
-    if constexpr (HasMinimum) entry.minimum = Scales::load(minima(panel, first), in_table, column);
+    entry.scale = Scales::load(scales(panel, first), scale_index(first, 0), column);
+    if constexpr (HasMinimum) entry.minimum = Scales::load(minima(panel, first), scale_index(first, 0), column);
     return entry;
   }
 

@@ -26,8 +26,8 @@ T load_as(const std::byte* p) {
 
 }  // namespace detail
 
-/// A half-precision scale per column and 32 weights. `index`, in both kinds of table: of a step of the table, or of an
-/// entry.
+/// A half-precision scale per column and 32 weights. `index`, in both kinds of table: of a step of the table; of an
+/// entry, that of its first step.
 struct HalfScales {
   static constexpr std::size_t step = 32;        // weights of a column that share a scale
   static constexpr std::size_t entry_size = 32;  // weights of a column whose scales are stored together

@@ -62,19 +62,6 @@ template <bool Wide>
   _mm512_storeu_si512(tile + 32, cut_pairs_amx(w2, w3));
 }
 
-/// Asks for a block of a panel that will be unpacked soon. Beyond the matrix's end a prefetch does nothing.
-template <class Panel>
-inline void prefetch_block_amx(const std::byte* panel, std::size_t block) {
-  const auto* codes = reinterpret_cast<const char*>(Panel::codes(panel, block));
-  for (std::size_t i = 0; i < Panel::code_bytes; i += 64) _mm_prefetch(codes + i, _MM_HINT_T0);
-  using Scales = typename Panel::ScaleTable;
-  const std::size_t index = Panel::scale_index(block, 0);
-  _mm_prefetch(reinterpret_cast<const char*>(Scales::at(Panel::scales(panel, block), index)), _MM_HINT_T0);
-  if constexpr (Panel::has_minimum) {
-    _mm_prefetch(reinterpret_cast<const char*>(Scales::at(Panel::minima(panel, block), index)), _MM_HINT_T0);
-  }
-}
-
 /// One block (32 weights) of a panel as a tile of weights: row i holds weights 2 i and 2 i + 1 of each column.
 /// weight = scale * (code - zero point) + minimum as bfloat16.
 template <class Panel>
@@ -167,7 +154,7 @@ struct TileKernel<Isa::amx, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
     if (rows <= 32) {
       for (std::size_t b = 0; b < std::min(prefetch_blocks, blocks); ++b) {
         for (std::size_t p = 0; p < std::min(max_panels, panel_count); ++p) {
-          prefetch_block_amx<Panel>(panels + p * panel_stride, b);
+          prefetch_block<Panel>(panels + p * panel_stride, b);
         }
       }
     }
@@ -262,9 +249,9 @@ struct TileKernel<Isa::amx, AffinePanel<Bits, ZeroPoint, Scales, HasMinimum>> {
         for (std::size_t p = 0; p < P; ++p) {
           const std::byte* panel = panels + p * panel_stride;
           if (b + prefetch_blocks < blocks) {
-            prefetch_block_amx<Panel>(panel, b + prefetch_blocks);
+            prefetch_block<Panel>(panel, b + prefetch_blocks);
           } else {  // the next panels
-            prefetch_block_amx<Panel>(panel + P * panel_stride, b + prefetch_blocks - blocks);
+            prefetch_block<Panel>(panel + P * panel_stride, b + prefetch_blocks - blocks);
           }
           unpack_block_amx<Panel>(panel, b, weights + (b % ring * P + p) * 512);
         }

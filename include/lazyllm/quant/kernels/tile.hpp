@@ -64,13 +64,18 @@ template <class Operand>
 using TileFunction = void (*)(const Operand&, std::size_t, const std::byte*, std::size_t, std::size_t,
                               const TileOutput&);
 
-/// Asks for one block's share of a panel, some way ahead of `block`: in the same panel or, as panels follow each other,
-/// in the next ones. Beyond the matrix's end that does nothing.
+/// Asks for the share of a panel's bytes that reading one block takes. Beyond the matrix's end that does nothing.
+template <class Panel>
+[[gnu::always_inline]] inline void prefetch_block(const std::byte* panel, std::size_t block) {
+  constexpr std::size_t bytes = Panel::cell_bytes / Panel::cell_blocks;
+  LAZYLLM_UNROLL
+  for (std::size_t i = 0; i < bytes; i += 64) __builtin_prefetch(panel + block * bytes + i);
+}
+
+/// The same, some way ahead of `block`: in the same panel or, as panels follow each other, in the next ones.
 template <class Panel>
 [[gnu::always_inline]] inline void prefetch_ahead(const std::byte* panel, std::size_t block) {
-  constexpr std::size_t bytes = Panel::cell_bytes / Panel::cell_blocks, ahead = 4096;
-  LAZYLLM_UNROLL
-  for (std::size_t i = 0; i < bytes; i += 64) __builtin_prefetch(panel + block * bytes + ahead + i);
+  prefetch_block<Panel>(panel + 4096, block);
 }
 
 /// Rows that a kernel of codes computes for `rows` of them: a power of two or max_rows, so that few kernels are
