@@ -191,7 +191,7 @@ class AttentionJob {
     }
     const SegmentRows<KV> rows = operands_.segment_rows(kv_head, first, b.limit);
     if constexpr (std::same_as<V, VnniFloats>) {
-      if (segment.rows <= panel_rows && shape_.head_dim % 64 == 0) return attend_stored(segment, rows);
+      if (attends_stored(segment)) return attend_stored(segment, rows);
     }
     operands_.load_keys(rows, workspace);
     operands_.load_values(rows, workspace);

@@ -14,7 +14,13 @@
 
 namespace lazyllm::inline v0::detail {
 
-/// attend() for at most panel_rows rows, of a head size that is a multiple of 64; the segment has no keys and values.
+/// Whether attend_stored() does a segment: a panel of rows of the usual head sizes, which its kernels are compiled for.
+inline bool attends_stored(const AttentionSegment& segment) {
+  const std::size_t head_dim = segment.head_dim;
+  return segment.rows <= panel_rows && (head_dim == 64 || head_dim == 128 || head_dim == 256);
+}
+
+/// attend() of such a segment, which has no keys and values.
 template <KeyValueReader KV>
 void attend_stored(const AttentionSegment& segment, const SegmentRows<KV>& rows) {
   const Int8* values[segment_keys];

@@ -73,18 +73,24 @@ inline void load_code_keys(VnniFloats, const Int8* const* rows, std::size_t word
   }
 }
 
-/// The codes of four stored values from `first` on, `count` <= 64, side by side: words[j] has those of 16 columns.
-[[gnu::always_inline]] inline void interleave_codes(const Int8* const* rows, std::size_t first, std::size_t count,
-                                                    CodeSums (&words)[4]) {
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  const __mmask64 bytes = ~std::uint64_t{0} >> (64 - count);
-  __m512i r[4];
-  LAZYLLM_UNROLL
-  for (std::size_t j = 0; j < 4; ++j) {
-    r[j] = _mm512_permutexvar_epi32(order, _mm512_maskz_loadu_epi8(bytes, row_codes(rows[j]) + first));
-  }
-  const __m512i low_even = _mm512_unpacklo_epi8(r[0], r[1]), high_even = _mm512_unpackhi_epi8(r[0], r[1]);
-  const __m512i low_odd = _mm512_unpacklo_epi8(r[2], r[3]), high_odd = _mm512_unpackhi_epi8(r[2], r[3]);
+/// A 4 x 4 matrix of 128-bit lanes, a row a vector.
+[[gnu::always_inline]] inline void transpose_lanes(CodeSums (&v)[4]) {
+  const __m512i a = (__m512i)v[0], b = (__m512i)v[1], c = (__m512i)v[2], d = (__m512i)v[3];
+  const __m512i low_ab = _mm512_shuffle_i32x4(a, b, 0x44), high_ab = _mm512_shuffle_i32x4(a, b, 0xee);
+  const __m512i low_cd = _mm512_shuffle_i32x4(c, d, 0x44), high_cd = _mm512_shuffle_i32x4(c, d, 0xee);
+  v[0] = (CodeSums)_mm512_shuffle_i32x4(low_ab, low_cd, 0x88);
+  v[1] = (CodeSums)_mm512_shuffle_i32x4(low_ab, low_cd, 0xdd);
+  v[2] = (CodeSums)_mm512_shuffle_i32x4(high_ab, high_cd, 0x88);
+  v[3] = (CodeSums)_mm512_shuffle_i32x4(high_ab, high_cd, 0xdd);
+}
+
+/// 64 codes of four values side by side: lane l of words[j] has those of columns 16 l + 4 j to 16 l + 4 j + 3.
+/// transpose_lanes puts the columns in order, before or after they are summed.
+[[gnu::always_inline]] inline void interleave_codes(const CodeSums (&r)[4], CodeSums (&words)[4]) {
+  const __m512i low_even = _mm512_unpacklo_epi8((__m512i)r[0], (__m512i)r[1]);
+  const __m512i high_even = _mm512_unpackhi_epi8((__m512i)r[0], (__m512i)r[1]);
+  const __m512i low_odd = _mm512_unpacklo_epi8((__m512i)r[2], (__m512i)r[3]);
+  const __m512i high_odd = _mm512_unpackhi_epi8((__m512i)r[2], (__m512i)r[3]);
   words[0] = (CodeSums)_mm512_unpacklo_epi16(low_even, low_odd);
   words[1] = (CodeSums)_mm512_unpackhi_epi16(low_even, low_odd);
   words[2] = (CodeSums)_mm512_unpacklo_epi16(high_even, high_odd);
@@ -100,8 +106,14 @@ inline void load_code_values(Avx512Floats, const Int8* const* rows, std::size_t 
     std::byte* const group = to + (tile + 4 * value_group_place((first - tile + k) / 4)) * padded_dim;
     for (std::size_t i = 0; i < n; i += 64) {
       const std::size_t count = std::min<std::size_t>(64, n - i);
-      CodeSums words[4];
-      interleave_codes(rows + k, i, count, words);
+      const __mmask64 bytes = ~std::uint64_t{0} >> (64 - count);
+      CodeSums codes[4], words[4];
+      LAZYLLM_UNROLL
+      for (std::size_t j = 0; j < 4; ++j) {
+        codes[j] = (CodeSums)_mm512_maskz_loadu_epi8(bytes, row_codes(rows[k + j]) + i);
+      }
+      interleave_codes(codes, words);
+      transpose_lanes(words);
       LAZYLLM_UNROLL
       for (std::size_t j = 0; j < 4; ++j) {
         if (16 * j < count) _mm512_storeu_si512(group + 4 * i + 64 * j, (__m512i)words[j]);
@@ -118,7 +130,7 @@ inline __m512 log2_of(__m512 x) {
   p = _mm512_fmadd_ps(u, p, _mm512_set1_ps(0.49096307f));
   p = _mm512_fmadd_ps(u, p, _mm512_set1_ps(-0.72148138f));
   p = _mm512_fmadd_ps(u, p, _mm512_set1_ps(1.44249535f));
-  return _mm512_fmadd_ps(u, p, _mm512_getexp_ps(_mm512_div_ps(x, m)));
+  return _mm512_fmadd_ps(u, p, _mm512_sub_ps(_mm512_getexp_ps(x), _mm512_getexp_ps(m)));
 }
 
 /// The scales of key_group stored rows.

@@ -52,28 +52,62 @@ template <std::size_t R, std::size_t C = key_tile / 16>
   } while (++w < words);
 }
 
-/// The same of key_group keys, whose stored rows these are; head_dim is a multiple of 64.
-template <std::size_t R>
-[[gnu::always_inline]] inline void multiply_stored_codes(const AttentionSegment& segment, std::size_t row,
-                                                         const Int8* const* rows, CodeSums (&sums)[R]) {
-  const auto* const queries = reinterpret_cast<const std::byte*>(segment.queries) + row * segment.padded_dim;
-  const __m512 signs = _mm512_castsi512_ps(_mm512_set1_epi8(-128));
-  const float* codes[key_group];
-  for (std::size_t j = 0; j < key_group; ++j) codes[j] = reinterpret_cast<const float*>(row_codes(rows[j]));
+/// Of two vectors whose 128-bit lanes have four sums each: lanes of two sums of pairs of the one and two of the other,
+/// in turns.
+inline CodeSums add_halves(CodeSums a, CodeSums b) {
+  return (CodeSums)_mm512_add_epi32(_mm512_unpacklo_epi32((__m512i)a, (__m512i)b),
+                                    _mm512_unpackhi_epi32((__m512i)a, (__m512i)b));
+}
+/// The same of what add_halves gave: lanes of the sums of four that the numbers came from.
+inline CodeSums add_pairs(CodeSums a, CodeSums b) {
+  return (CodeSums)_mm512_add_epi32(_mm512_unpacklo_epi64((__m512i)a, (__m512i)b),
+                                    _mm512_unpackhi_epi64((__m512i)a, (__m512i)b));
+}
+
+/// Sums of products of codes of R queries [R, head_dim] with keys 0, 4, 8 and 12 of these, one a 128-bit lane: four
+/// sums of a quarter of the numbers.
+template <std::size_t head_dim, std::size_t R>
+[[gnu::always_inline]] inline void multiply_four_keys(const std::byte* queries, const Int8* const* rows,
+                                                      CodeSums (&sums)[R]) {
+  const __m512i signs = _mm512_set1_epi8(-128);
   LAZYLLM_UNROLL
-  for (std::size_t r = 0; r < R; ++r) sums[r] = (CodeSums)_mm512_set1_epi32(segment.scales.starts[row + r]);
-  for (std::size_t w = 0; w < segment.head_dim / 4; w += 16) {
-    __m512 columns[16];
-    Avx512Floats::transpose(codes, w, columns);
+  for (std::size_t r = 0; r < R; ++r) sums[r] = CodeSums{};
+  for (std::size_t i = 0; i < head_dim; i += 64) {
+    CodeSums quarters[4];
     LAZYLLM_UNROLL
-    for (std::size_t j = 0; j < 16; ++j) {
-      const __m512i keys = _mm512_castps_si512(_mm512_xor_ps(columns[j], signs));
+    for (std::size_t k = 0; k < 4; ++k) {
+      quarters[k] = (CodeSums)_mm512_xor_si512(_mm512_loadu_si512(row_codes(rows[4 * k]) + i), signs);
+    }
+    transpose_lanes(quarters);
+    LAZYLLM_UNROLL
+    for (std::size_t q = 0; q < 4; ++q) {
       LAZYLLM_UNROLL
       for (std::size_t r = 0; r < R; ++r) {
-        const __m512i query = broadcast_word(queries + r * segment.padded_dim + 4 * (w + j));
-        sums[r] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r], keys, query);
+        const __m512i query = _mm512_broadcast_i32x4(
+            _mm_loadu_si128(reinterpret_cast<const __m128i*>(queries + r * head_dim + i + 16 * q)));
+        sums[r] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r], (__m512i)quarters[q], query);
       }
     }
+  }
+}
+
+/// Those of key_group keys, whose stored rows these are, and R queries, which start at starts[R].
+/// A quarter of the numbers of four keys fills a vector, and lanes are added up at the end: half the instructions of
+/// transposing the keys.
+template <std::size_t head_dim, std::size_t R>
+[[gnu::always_inline]] inline void multiply_stored_codes(const std::byte* queries, const std::int32_t* starts,
+                                                         const Int8* const* rows, CodeSums (&sums)[R]) {
+  CodeSums even[R], odd[R];
+  multiply_four_keys<head_dim>(queries, rows, even);
+  multiply_four_keys<head_dim>(queries, rows + 1, odd);
+  LAZYLLM_UNROLL
+  for (std::size_t r = 0; r < R; ++r) sums[r] = add_halves(even[r], odd[r]);
+  multiply_four_keys<head_dim>(queries, rows + 2, even);
+  multiply_four_keys<head_dim>(queries, rows + 3, odd);
+  LAZYLLM_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    sums[r] = (CodeSums)_mm512_add_epi32((__m512i)add_pairs(sums[r], add_halves(even[r], odd[r])),
+                                         _mm512_set1_epi32(starts[r]));
   }
 }
 

@@ -85,11 +85,19 @@ class WeightCodes {
     }
   }
 
-  /// Exponents of the panel's R rows with the key_group keys from `first` on, whose stored rows these are.
+  /// Exponents of the panel's R rows with the key_group keys from `first` on, whose stored rows these are; head_dim is
+  /// 64, 128 or 256.
   template <std::size_t R>
   void score_stored(const Int8* const* rows, std::size_t first) {
     CodeSums sums[R];
-    multiply_stored_codes(*segment_, row_, rows, sums);
+    const std::byte* const queries =
+        reinterpret_cast<const std::byte*>(segment_->queries) + row_ * segment_->padded_dim;
+    const std::int32_t* const starts = segment_->scales.starts + row_;
+    switch (segment_->head_dim) {
+      case 64: multiply_stored_codes<64>(queries, starts, rows, sums); break;
+      case 128: multiply_stored_codes<128>(queries, starts, rows, sums); break;
+      default: multiply_stored_codes<256>(queries, starts, rows, sums); break;
+    }
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
       _mm512_store_ps(exponents_ + r * segment_keys + first, scaled_sums(sums[r], segment_->scales.keys + first));
@@ -139,7 +147,7 @@ class WeightCodes {
     while (!next.complete()) next.step();
   }
 
-  /// The same with the values whose stored rows these are, head_dim a multiple of 64.
+  /// The same with the values whose stored rows these are.
   void sum_stored(const Int8* const* rows) {
     while (!complete()) step();
     add_maxima();
@@ -284,18 +292,24 @@ class WeightCodes {
       CodeSums sums[R][4] = {};
       for (std::size_t tile = 0; tile < keys_; tile += key_tile) {
         for (std::size_t group = 0; group < key_tile / 4; ++group) {
-          CodeSums columns[4];
-          interleave_codes(rows + tile + 4 * group, column, 64, columns);
+          CodeSums codes[4], words[4];
+          LAZYLLM_UNROLL
+          for (std::size_t j = 0; j < 4; ++j) {
+            codes[j] = (CodeSums)_mm512_loadu_si512(row_codes(rows[tile + 4 * group + j]) + column);
+          }
+          interleave_codes(codes, words);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
             const __m512i weights = broadcast_word(codes_ + r * segment_keys + tile + 4 * value_group_place(group));
             LAZYLLM_UNROLL
             for (std::size_t c = 0; c < 4; ++c) {
-              sums[r][c] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r][c], weights, (__m512i)columns[c]);
+              sums[r][c] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r][c], weights, (__m512i)words[c]);
             }
           }
         }
       }
+      LAZYLLM_UNROLL
+      for (std::size_t r = 0; r < R; ++r) transpose_lanes(sums[r]);
       add_columns(sums, column);
     }
   }
