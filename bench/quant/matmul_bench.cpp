@@ -1,7 +1,9 @@
 // matmul/<format>/<in_features>x<out_features>/rows:<rows> on all CPUs, with the ISA of the process (LAZYLLM_ISA).
-// Few rows read weights that no cache holds: copies of more than 1 GB take turns. of_kernel_bound: the share of what
-// the kernel's own instructions allow (support/kernel_bound.hpp). eigen/...: Eigen's float product of the same shape,
-// on one thread and with the build's flags.
+// Few rows read weights that no cache holds: copies of more than 1 GB take turns. of_read_peak: the share of the speed
+// of plain reading of the same weights, slices of which stand between those of products (the speed of a memory that
+// others share changes from one second to the next); the median of the slices. of_kernel_bound: the share of what the
+// kernel's own instructions allow (support/kernel_bound.hpp). eigen/...: Eigen's float product of the same shape, on
+// one thread and with the build's flags.
 #include <lazyllm/parallel/cpu_count.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <lazyllm/quant/bf16.hpp>
@@ -28,8 +30,11 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -54,6 +59,10 @@ constexpr std::array<Shape, 12> shapes{{{576, 576},
                                         {4096, 14336},
                                         {14336, 4096}}};
 constexpr std::size_t most_cold_rows = 16;
+constexpr std::size_t slice_bytes = std::size_t{20} << 20;  // of cold weights, before as many are plainly read
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 /// More than 1 GB, and more than twice the last cache.
 std::size_t cold_bytes() {
@@ -75,10 +84,6 @@ double compute_peak(bool integers) {
   static const double floats = bench::measure_float_peak(active_isa(), pool());
   return floats;
 }
-double read_peak() {
-  static const double gigabytes_per_s = bench::measure_read_bandwidth(active_isa(), pool());
-  return gigabytes_per_s;
-}
 
 std::vector<float> random_floats(std::size_t count) {
   std::mt19937 engine(1);
@@ -92,8 +97,8 @@ std::string shape_name(Shape shape) {
   return std::to_string(shape.in_features) + "x" + std::to_string(shape.out_features);
 }
 
-/// `bound`: share of the compute peak that is possible, 0 where it is not known. `cold`: the weights came from memory.
-void report(benchmark::State& state, double macs, double weight_bytes, bool integers, double bound, bool cold) {
+/// `bound`: share of the compute peak that is possible, 0 where it is not known.
+void report(benchmark::State& state, double macs, double weight_bytes, bool integers, double bound) {
   const double gmacs = macs * 1e-9, gigabytes = weight_bytes * 1e-9;
   const auto rate = [](double per_pass) {
     return benchmark::Counter(per_pass, benchmark::Counter::kIsIterationInvariantRate);
@@ -103,7 +108,6 @@ void report(benchmark::State& state, double macs, double weight_bytes, bool inte
   state.counters["GB/s"] = rate(gigabytes);
   if (most > 0) state.counters["of_compute_peak"] = rate(gmacs / most);
   if (most > 0 && bound > 0) state.counters["of_kernel_bound"] = rate(gmacs / (most * bound));
-  if (cold) state.counters["of_read_peak"] = rate(gigabytes / read_peak());
   state.SetLabel(std::string(name(active_isa())));
 }
 
@@ -117,6 +121,21 @@ std::vector<typename F::Block> random_blocks(Shape shape) {
   blocks.resize(count);
   for (std::size_t i = distinct; i < count; ++i) blocks[i] = blocks[i - distinct];
   return blocks;
+}
+
+/// Seconds that all threads take to read `count` matrices from `first` on, around the end.
+template <class F>
+double read_seconds(std::span<const PackedMatrix<F>> weights, std::size_t first, std::size_t count) {
+  constexpr std::size_t parts = 8, step = 256;  // of a matrix; bytes that read_memory reads at least
+  const std::size_t part_bytes = weights[0].size_bytes() / (parts * step) * step;
+  const auto start = Clock::now();
+  pool().parallel_for(count * parts, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      const std::byte* const part = weights[(first + i / parts) % weights.size()].panel(0) + i % parts * part_bytes;
+      dispatch_float(active_isa(), [&](auto tag) { bench::read_memory<1>(tag, part, part_bytes, 0); });
+    }
+  });
+  return seconds_since(start) * static_cast<double>(weights[0].size_bytes()) / static_cast<double>(parts * part_bytes);
 }
 
 template <class F>
@@ -134,15 +153,31 @@ void run_matmul(benchmark::State& state, Shape shape) {
   const std::vector<float> values = random_floats(rows * in_features);
   std::vector<float> out(rows * out_features);
   Activations x;
-  std::size_t next = 0;
+  const std::size_t slice = std::max<std::size_t>(1, slice_bytes / weights[0].size_bytes());
+  std::size_t next = 0, products = 0;  // of this slice
+  std::vector<double> shares;
+  auto start = Clock::now();
   for (auto _ : state) {
     x.assign(ConstRows(values.data(), rows, in_features));
     matmul(x, weights[next], Rows(out.data(), rows, out_features), pool());
-    next = next + 1 == copies ? 0 : next + 1;
+    next = (next + 1) % copies;
     benchmark::ClobberMemory();
+    if (!cold || ++products < slice) continue;
+    const double product_seconds = seconds_since(start);
+    state.PauseTiming();
+    shares.push_back(read_seconds(std::span<const PackedMatrix<F>>(weights), next, slice) / product_seconds);
+    next = (next + slice) % copies;
+    products = 0;
+    state.ResumeTiming();
+    start = Clock::now();
+  }
+  if (!shares.empty()) {
+    const auto middle = shares.begin() + static_cast<std::ptrdiff_t>(shares.size() / 2);
+    std::nth_element(shares.begin(), middle, shares.end());
+    state.counters["of_read_peak"] = *middle;
   }
   report(state, static_cast<double>(rows * in_features * out_features), static_cast<double>(weights[0].size_bytes()),
-         F::Panel::reads_codes, bench::kernel_bound<typename F::Panel>(active_isa(), rows), cold);
+         F::Panel::reads_codes, bench::kernel_bound<typename F::Panel>(active_isa(), rows));
 }
 
 void run_eigen(benchmark::State& state, Shape shape) {
@@ -158,7 +193,7 @@ void run_eigen(benchmark::State& state, Shape shape) {
     benchmark::ClobberMemory();
   }
   const auto macs = static_cast<double>(rows * in_features * out_features);
-  report(state, macs, static_cast<double>(w.size()) * sizeof(float), false, 0, false);
+  report(state, macs, static_cast<double>(w.size()) * sizeof(float), false, 0);
 }
 
 void set_rows(benchmark::internal::Benchmark* benchmark) {
