@@ -1,5 +1,5 @@
-// Matmul tiles for AVX-512 with VNNI: 12 rows x 16 or 32 columns (one or two panels), or few rows x up to 8 panels, the
-// accumulators in registers.
+// Matmul tiles for AVX-512 with VNNI: up to 12 rows x 16 or 32 columns (one or two panels), the accumulators in
+// registers.
 // Per block: dots = zero-point correction + sum of code * activation (u8 x s8 in groups of 4), an exact int32 of at
 // most 2^21; then sum = fma(minimum, scaled_sum, sum) and sum = fma((float)dots, weight scale * activation scale, sum).
 #pragma once
