@@ -52,13 +52,12 @@ template <std::size_t R, std::size_t C = key_tile / 16>
   } while (++w < words);
 }
 
-/// Of two vectors whose 128-bit lanes have four sums each: lanes of two sums of pairs of the one and two of the other,
-/// in turns.
+/// Of 128-bit lanes {a0, a1, a2, a3} and {b0, b1, b2, b3}: {a0 + a2, b0 + b2, a1 + a3, b1 + b3}.
 inline CodeSums add_halves(CodeSums a, CodeSums b) {
   return (CodeSums)_mm512_add_epi32(_mm512_unpacklo_epi32((__m512i)a, (__m512i)b),
                                     _mm512_unpackhi_epi32((__m512i)a, (__m512i)b));
 }
-/// The same of what add_halves gave: lanes of the sums of four that the numbers came from.
+/// Of what add_halves gave for a and b, and for c and d: the sums of all four numbers of a, b, c and d.
 inline CodeSums add_pairs(CodeSums a, CodeSums b) {
   return (CodeSums)_mm512_add_epi32(_mm512_unpacklo_epi64((__m512i)a, (__m512i)b),
                                     _mm512_unpackhi_epi64((__m512i)a, (__m512i)b));
