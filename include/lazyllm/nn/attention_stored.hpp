@@ -10,8 +10,6 @@
 
 #include <cstddef>
 
-#if defined(__x86_64__)
-
 namespace lazyllm::inline v0::detail {
 
 /// Whether attend_stored() does a segment: a panel of rows of the usual head sizes, which its kernels are compiled for.
@@ -19,6 +17,12 @@ inline bool attends_stored(const AttentionSegment& segment) {
   const std::size_t head_dim = segment.head_dim;
   return segment.rows <= panel_rows && (head_dim == 64 || head_dim == 128 || head_dim == 256);
 }
+
+}  // namespace lazyllm::inline v0::detail
+
+#if defined(__x86_64__)
+
+namespace lazyllm::inline v0::detail {
 
 /// attend() of such a segment, which has no keys and values.
 template <KeyValueReader KV>
