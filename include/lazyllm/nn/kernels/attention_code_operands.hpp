@@ -84,13 +84,16 @@ inline void load_code_keys(VnniFloats, const Int8* const* rows, std::size_t word
   v[3] = (CodeSums)_mm512_shuffle_i32x4(high_ab, high_cd, 0xdd);
 }
 
-/// 64 codes of four values side by side: lane l of words[j] has those of columns 16 l + 4 j to 16 l + 4 j + 3.
-/// transpose_lanes puts the columns in order, before or after they are summed.
-[[gnu::always_inline]] inline void interleave_codes(const CodeSums (&r)[4], CodeSums (&words)[4]) {
-  const __m512i low_even = _mm512_unpacklo_epi8((__m512i)r[0], (__m512i)r[1]);
-  const __m512i high_even = _mm512_unpackhi_epi8((__m512i)r[0], (__m512i)r[1]);
-  const __m512i low_odd = _mm512_unpacklo_epi8((__m512i)r[2], (__m512i)r[3]);
-  const __m512i high_odd = _mm512_unpackhi_epi8((__m512i)r[2], (__m512i)r[3]);
+/// The codes of four stored values from `first` on, `count` <= 64, side by side: lane l of words[j] has those of
+/// columns 16 l + 4 j to 16 l + 4 j + 3. transpose_lanes puts the columns in order, before or after they are summed.
+[[gnu::always_inline]] inline void interleave_codes(const Int8* const* rows, std::size_t first, std::size_t count,
+                                                    CodeSums (&words)[4]) {
+  const __mmask64 bytes = ~std::uint64_t{0} >> (64 - count);
+  __m512i r[4];
+  LAZYLLM_UNROLL
+  for (std::size_t j = 0; j < 4; ++j) r[j] = _mm512_maskz_loadu_epi8(bytes, row_codes(rows[j]) + first);
+  const __m512i low_even = _mm512_unpacklo_epi8(r[0], r[1]), high_even = _mm512_unpackhi_epi8(r[0], r[1]);
+  const __m512i low_odd = _mm512_unpacklo_epi8(r[2], r[3]), high_odd = _mm512_unpackhi_epi8(r[2], r[3]);
   words[0] = (CodeSums)_mm512_unpacklo_epi16(low_even, low_odd);
   words[1] = (CodeSums)_mm512_unpackhi_epi16(low_even, low_odd);
   words[2] = (CodeSums)_mm512_unpacklo_epi16(high_even, high_odd);
@@ -106,13 +109,8 @@ inline void load_code_values(Avx512Floats, const Int8* const* rows, std::size_t 
     std::byte* const group = to + (tile + 4 * value_group_place((first - tile + k) / 4)) * padded_dim;
     for (std::size_t i = 0; i < n; i += 64) {
       const std::size_t count = std::min<std::size_t>(64, n - i);
-      const __mmask64 bytes = ~std::uint64_t{0} >> (64 - count);
-      CodeSums codes[4], words[4];
-      LAZYLLM_UNROLL
-      for (std::size_t j = 0; j < 4; ++j) {
-        codes[j] = (CodeSums)_mm512_maskz_loadu_epi8(bytes, row_codes(rows[k + j]) + i);
-      }
-      interleave_codes(codes, words);
+      CodeSums words[4];
+      interleave_codes(rows + k, i, count, words);
       transpose_lanes(words);
       LAZYLLM_UNROLL
       for (std::size_t j = 0; j < 4; ++j) {

@@ -292,12 +292,8 @@ class WeightCodes {
       CodeSums sums[R][4] = {};
       for (std::size_t tile = 0; tile < keys_; tile += key_tile) {
         for (std::size_t group = 0; group < key_tile / 4; ++group) {
-          CodeSums codes[4], words[4];
-          LAZYLLM_UNROLL
-          for (std::size_t j = 0; j < 4; ++j) {
-            codes[j] = (CodeSums)_mm512_loadu_si512(row_codes(rows[tile + 4 * group + j]) + column);
-          }
-          interleave_codes(codes, words);
+          CodeSums words[4];
+          interleave_codes(rows + tile + 4 * group, column, 64, words);
           LAZYLLM_UNROLL
           for (std::size_t r = 0; r < R; ++r) {
             const __m512i weights = broadcast_word(codes_ + r * segment_keys + tile + 4 * value_group_place(group));
