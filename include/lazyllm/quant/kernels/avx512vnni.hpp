@@ -108,19 +108,23 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
     return !cpu_features().amd || (rows > 8 && halves_tiles()) ? 2 : 1;
   }
 
-  /// Adds the products of 4 weights of each column with 4 activations of each row.
-  template <std::size_t R, std::size_t P>
-  [[gnu::always_inline]] static inline void add_dots(__m512i (&dots)[R][P], const __m512i (&codes)[P],
-                                                     const QuantizedTile& a, std::size_t offset) {
+  template <std::size_t P>
+  [[gnu::always_inline]] static inline void load_weights(__m512i (&weights)[P], const std::byte* codes,
+                                                         std::size_t panel_stride, std::size_t group) {
     LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r) {
-      std::int32_t four;
-      std::memcpy(&four, a.codes(r) + offset, 4);
-      __m512i values = _mm512_set1_epi32(four);
-      if constexpr (P > 1) keep_in_register(values);
-      LAZYLLM_UNROLL
-      for (std::size_t p = 0; p < P; ++p) dots[r][p] = _mm512_dpbusd_epi32(dots[r][p], codes[p], values);
-    }
+    for (std::size_t p = 0; p < P; ++p) weights[p] = load_codes_avx512<Panel>(codes + p * panel_stride, group);
+  }
+
+  /// Adds the products of 4 weights of each column with a row's 4 activations.
+  template <std::size_t P>
+  [[gnu::always_inline]] static inline void add_dots(__m512i (&dots)[P], const __m512i (&weights)[P],
+                                                     const std::int8_t* activations) {
+    std::int32_t four;
+    std::memcpy(&four, activations, 4);
+    __m512i values = _mm512_set1_epi32(four);
+    if constexpr (P > 1) keep_in_register(values);
+    LAZYLLM_UNROLL
+    for (std::size_t p = 0; p < P; ++p) dots[p] = _mm512_dpbusd_epi32(dots[p], weights[p], values);
   }
 
   /// The same for all 32 weights of a block and one row, codes of 4 bits. The upper four bits stay where they are, 16
@@ -198,30 +202,38 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
           for (std::size_t p = 0; p < P; ++p) dots[r][p] = start;
         }
         constexpr bool whole_block = R == 1 && Bits == 4;
+        constexpr std::size_t last = part_groups<Panel> - 1;
         if constexpr (whole_block) add_block_dots<P>(dots[0], codes, panel_stride, a.codes(0));
+        __m512i weights[P];
         LAZYLLM_UNROLL
-        for (std::size_t i = 0; i < (whole_block ? 0 : part_groups<Panel>); ++i) {
+        for (std::size_t i = 0; i < (whole_block ? 0 : last); ++i) {
           const std::size_t group = group_at<Panel>(part, i);
-          __m512i weights[P];
+          load_weights(weights, codes, panel_stride, group);
           LAZYLLM_UNROLL
-          for (std::size_t p = 0; p < P; ++p) {
-            weights[p] = load_codes_avx512<Panel>(codes + p * panel_stride, group);
-          }
-          add_dots(dots, weights, a, group * 4);
+          for (std::size_t r = 0; r < R; ++r) add_dots(dots[r], weights, a.codes(r) + group * 4);
         }
+        __m512 scales[P];
+        [[maybe_unused]] __m512 minima[P];
         const std::size_t index = Panel::scale_index(b, part);
         LAZYLLM_UNROLL
         for (std::size_t p = 0; p < P; ++p) {
           const std::byte* panel = panels + p * panel_stride;
-          const __m512 scales = load_scales_avx512<Scales>(Panel::scales(panel, b), index);
-          [[maybe_unused]] __m512 minima;
-          if constexpr (HasMinimum) minima = load_scales_avx512<Scales>(Panel::minima(panel, b), index);
+          scales[p] = load_scales_avx512<Scales>(Panel::scales(panel, b), index);
+          if constexpr (HasMinimum) minima[p] = load_scales_avx512<Scales>(Panel::minima(panel, b), index);
+        }
+        // A row is scaled between its last dots and the next row's: both wait for the same ports, and a CPU that sees
+        // only the one or the other for a while uses them less.
+        const std::size_t group = group_at<Panel>(part, last);
+        if constexpr (!whole_block) load_weights(weights, codes, panel_stride, group);
+        LAZYLLM_UNROLL
+        for (std::size_t r = 0; r < R; ++r) {
+          if constexpr (!whole_block) add_dots(dots[r], weights, a.codes(r) + group * 4);
+          const QuantizedBlock& block = a.block(r);
           LAZYLLM_UNROLL
-          for (std::size_t r = 0; r < R; ++r) {
-            const QuantizedBlock& block = a.block(r);
+          for (std::size_t p = 0; p < P; ++p) {
             __m512 sum = _mm512_load_ps(sums[r][p]);
-            if constexpr (HasMinimum) sum = _mm512_fmadd_ps(minima, _mm512_set1_ps(block.scaled_sum), sum);
-            const __m512 scale = _mm512_mul_ps(scales, _mm512_set1_ps(block.scale));
+            if constexpr (HasMinimum) sum = _mm512_fmadd_ps(minima[p], _mm512_set1_ps(block.scaled_sum), sum);
+            const __m512 scale = _mm512_mul_ps(scales[p], _mm512_set1_ps(block.scale));
             _mm512_store_ps(sums[r][p], _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[r][p]), scale, sum));
           }
         }
