@@ -25,6 +25,13 @@ namespace lazyllm::inline v0::detail {
 // Integers in a register. g++ keeps these there, and copies __m512i.
 using CodeSums [[gnu::vector_size(64)]] = std::int32_t;
 
+/// Stops compilers from making a value before or after another one of these: clang would load the weights of many dots
+/// first, and spill them.
+template <class Vector>
+[[gnu::always_inline]] inline void keep_in_order(Vector& value) {
+  __asm__ volatile("" : "+v"(value));
+}
+
 /// The first 16 of n numbers, times `factor`; zeros beyond n.
 inline __m512 scaled_numbers(const float* from, std::size_t n, float factor) {
   const __mmask16 lanes = Avx512Floats::first_lanes(std::min<std::size_t>(16, n));

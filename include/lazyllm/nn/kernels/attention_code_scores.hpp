@@ -23,33 +23,48 @@ inline __m512i broadcast_word(const void* p) {
   return _mm512_set1_epi32(word);
 }
 
-/// Sums of products of codes of R rows from `row` on and the segment's keys from `first` to first + key_tile, sixteen
-/// a vector.
-template <std::size_t R, std::size_t C = key_tile / 16>
+/// Adds the products of four codes of 16 C keys and of a query.
+template <std::size_t C>
+[[gnu::always_inline]] inline void add_products(CodeSums (&sums)[C], const __m512i (&keys)[C], const std::byte* query) {
+  const __m512i codes = broadcast_word(query);
+  LAZYLLM_UNROLL
+  for (std::size_t c = 0; c < C; ++c) sums[c] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[c], keys[c], codes);
+}
+
+/// Calls use(r, sums) with the sums of products of codes of row + r, for R rows, and the segment's keys from `first` to
+/// first + key_tile, sixteen a vector: between the last dots of one row and those of the next, as a CPU that sees only
+/// dots for a while, and then only what is made of their sums, uses its ports less.
+template <std::size_t R, class Use>
 [[gnu::always_inline]] inline void multiply_codes(const AttentionSegment& segment, std::size_t row, std::size_t first,
-                                                  CodeSums (&sums)[R][C]) {
+                                                  const Use& use) {
+  constexpr std::size_t vectors = key_tile / 16;
   const std::size_t words = (segment.head_dim + 3) / 4;
-  const auto* const queries = reinterpret_cast<const std::byte*>(segment.queries) + row * segment.padded_dim;
-  const auto* const keys = reinterpret_cast<const std::byte*>(segment.keys) + first * words * 4;
+  const auto* queries = reinterpret_cast<const std::byte*>(segment.queries) + row * segment.padded_dim;
+  const auto* keys = reinterpret_cast<const std::byte*>(segment.keys) + first * words * 4;
+  CodeSums sums[R][vectors];
   LAZYLLM_UNROLL
   for (std::size_t r = 0; r < R; ++r) {
     LAZYLLM_UNROLL
-    for (std::size_t c = 0; c < C; ++c) sums[r][c] = (CodeSums)_mm512_set1_epi32(segment.scales.starts[row + r]);
+    for (CodeSums& sum : sums[r]) sum = (CodeSums)_mm512_set1_epi32(segment.scales.starts[row + r]);
   }
-  std::size_t w = 0;
-  do {
-    __m512i columns[C];
+  __m512i columns[vectors];
+  const auto next_columns = [&] {
     LAZYLLM_UNROLL
-    for (std::size_t c = 0; c < C; ++c) columns[c] = _mm512_loadu_si512(keys + (w * key_tile + 16 * c) * 4);
+    for (std::size_t c = 0; c < vectors; ++c) columns[c] = _mm512_loadu_si512(keys + 64 * c);
+    keys += key_tile * 4;
+  };
+  for (std::size_t w = 1; w < words; ++w) {
+    next_columns();
     LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r) {
-      const __m512i query = broadcast_word(queries + r * segment.padded_dim + 4 * w);
-      LAZYLLM_UNROLL
-      for (std::size_t c = 0; c < C; ++c) {
-        sums[r][c] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r][c], columns[c], query);
-      }
-    }
-  } while (++w < words);
+    for (std::size_t r = 0; r < R; ++r) add_products(sums[r], columns, queries + r * segment.padded_dim);
+    queries += 4;
+  }
+  next_columns();
+  LAZYLLM_UNROLL
+  for (std::size_t r = 0; r < R; ++r) {
+    add_products(sums[r], columns, queries + r * segment.padded_dim);
+    use(r, sums[r]);
+  }
 }
 
 /// Of 128-bit lanes {a0, a1, a2, a3} and {b0, b1, b2, b3}: {a0 + a2, b0 + b2, a1 + a3, b1 + b3}.
@@ -119,16 +134,13 @@ inline __m512 scaled_sums(CodeSums sums, const float* key_scales) {
 /// raw scores. Of the segment's keys from `first` to first + key_tile.
 template <std::size_t R>
 void score_tile(VnniFloats, const AttentionSegment& segment, std::size_t row, std::size_t first, float* products) {
-  CodeSums sums[R][key_tile / 16];
-  multiply_codes(segment, row, first, sums);
-  LAZYLLM_UNROLL
-  for (std::size_t r = 0; r < R; ++r) {
+  multiply_codes<R>(segment, row, first, [&](std::size_t r, const CodeSums(&sums)[key_tile / 16]) {
     LAZYLLM_UNROLL
     for (std::size_t k = 0; k < key_tile; k += 16) {
       _mm512_storeu_ps(products + r * segment_keys + first + k,
-                       scaled_sums(sums[r][k / 16], segment.scales.keys + first + k));
+                       scaled_sums(sums[k / 16], segment.scales.keys + first + k));
     }
-  }
+  });
 }
 
 /// Raw scores [R, segment_keys] of R rows from `row` on, of the segment's first `keys` keys, a multiple of key_tile.

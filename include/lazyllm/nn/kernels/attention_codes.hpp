@@ -157,36 +157,37 @@ class WeightCodes {
  private:
   static constexpr float log2_e = 0x1.715476p+0f;
 
-  /// Makes exponents of a tile's sums of products of codes, keeps them, and takes their maxima.
+  /// Makes exponents of a tile of the panel's R rows, keeps them, and takes their maxima.
   template <std::size_t R>
   void take_sums(std::size_t first) {
-    CodeSums sums[R][key_tile / 16];
-    multiply_codes(*segment_, row_, first, sums);
-    take_exponents<R>(first, [&](std::size_t r, std::size_t k) {
-      return scaled_sums(sums[r][k / 16], segment_->scales.keys + first + k);
+    const CodeScales scales = segment_->scales;  // compilers would read it again after each store
+    multiply_codes<R>(*segment_, row_, first, [&](std::size_t r, const CodeSums(&sums)[key_tile / 16]) {
+      take_exponents(scales, r, first,
+                     [&](std::size_t k) { return scaled_sums(sums[k / 16], scales.keys + first + k); });
     });
   }
   /// The same of a tile's products, in place.
   template <std::size_t R>
   void take_products(std::size_t first) {
-    take_exponents<R>(
-        first, [&](std::size_t r, std::size_t k) { return _mm512_load_ps(exponents_ + r * segment_keys + first + k); });
-  }
-  template <std::size_t R, class Products>
-  [[gnu::always_inline]] inline void take_exponents(std::size_t first, const Products& products) {
-    const float* const value_logs = segment_->scales.value_logs + first;
-    LAZYLLM_UNROLL
+    const CodeScales scales = segment_->scales;
     for (std::size_t r = 0; r < R; ++r) {
-      const __m512 factor = _mm512_set1_ps(segment_->scales.queries[row_ + r] * log2_e);
-      __m512 maxima = (__m512)maxima_[r];
-      LAZYLLM_UNROLL
-      for (std::size_t k = 0; k < key_tile; k += 16) {
-        const __m512 exponents = _mm512_fmadd_ps(products(r, k), factor, _mm512_loadu_ps(value_logs + k));
-        _mm512_store_ps(exponents_ + r * segment_keys + first + k, exponents);
-        maxima = _mm512_max_ps(maxima, exponents);
-      }
-      maxima_[r] = (CodeMaxima)maxima;
+      take_exponents(scales, r, first,
+                     [&](std::size_t k) { return _mm512_load_ps(exponents_ + r * segment_keys + first + k); });
     }
+  }
+  /// Of one row's products(k), of sixteen keys from first + k on.
+  template <class Products>
+  [[gnu::always_inline]] inline void take_exponents(const CodeScales& scales, std::size_t r, std::size_t first,
+                                                    const Products& products) {
+    const __m512 factor = _mm512_set1_ps(scales.queries[row_ + r] * log2_e);
+    __m512 maxima = (__m512)maxima_[r];
+    LAZYLLM_UNROLL
+    for (std::size_t k = 0; k < key_tile; k += 16) {
+      const __m512 exponents = _mm512_fmadd_ps(products(k), factor, _mm512_loadu_ps(scales.value_logs + first + k));
+      _mm512_store_ps(exponents_ + r * segment_keys + first + k, exponents);
+      maxima = _mm512_max_ps(maxima, exponents);
+    }
+    maxima_[r] = (CodeMaxima)maxima;
   }
 
   /// Reports the rows' products of a tile, and masks what a row does not see.
@@ -273,10 +274,12 @@ class WeightCodes {
         values += dim * 4;
         LAZYLLM_UNROLL
         for (std::size_t r = 0; r < R; ++r) {
-          const __m512i weights = broadcast_word(codes_ + r * segment_keys + k + 4 * word);
+          __m512i weights = broadcast_word(codes_ + r * segment_keys + k + 4 * word);
+          keep_in_order(weights);
           LAZYLLM_UNROLL
           for (std::size_t c = 0; c < C; ++c) {
             sums[r][c] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r][c], weights, columns[c]);
+            keep_in_order(sums[r][c]);
           }
         }
       }
