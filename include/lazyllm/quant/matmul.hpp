@@ -92,6 +92,7 @@ struct MatmulGrid {
 
   static constexpr std::size_t rows_budget = std::size_t{384} << 10;    // bytes of a block of rows
   static constexpr std::size_t panels_budget = std::size_t{192} << 10;  // bytes of a group of panels
+  static constexpr std::size_t stretch_bytes = std::size_t{64} << 10;   // that memory gives at about full speed
   static constexpr std::size_t items_per_thread = 24;
 
   /// For kernels that read codes as they lie: a block of rows and a group of panels stay in the L2 cache together, the
@@ -108,7 +109,11 @@ struct MatmulGrid {
         std::clamp<std::size_t>(grid.tiles / ceil_div(wanted_items, ceil_div(panels, group)), 1, most);
     grid.row_blocks = ceil_div(grid.tiles, grid.tiles_per_block);
     group = std::clamp<std::size_t>(panels / ceil_div(wanted_items, grid.row_blocks), 1, group);
-    grid.set_group(grid.tiles == 1 ? tile_panels : group, tile_panels);  // one tile: nothing is read again
+    if (grid.tiles == 1) {  // nothing is read again: an item is a stretch of memory
+      group = std::clamp<std::size_t>(stretch_bytes / std::max<std::size_t>(panel_bytes, 1), 1,
+                                      std::max<std::size_t>(panels / (4 * threads), 1));
+    }
+    grid.set_group(group, tile_panels);
     return grid;
   }
 
