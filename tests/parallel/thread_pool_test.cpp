@@ -106,6 +106,23 @@ TEST_CASE("sleeping workers wake up: each of two threads takes part when both ar
   }
 }
 
+TEST_CASE("a thread that is done takes from another's share") {
+  ThreadPool pool(2);
+  for (int round = 0; round < 20; ++round) {
+    // The caller claims 0 and 1 of its 0 to 3, and does not go on before all others are done.
+    std::atomic<int> others = 0;
+    pool.parallel_for(8, [&](std::size_t begin, std::size_t end) {
+      for (std::size_t i = begin; i < end; ++i) {
+        if (i > 1) ++others;
+        if (i == 0) {
+          while (others != 6) std::this_thread::yield();
+        }
+      }
+    });
+    CHECK(others == 6);
+  }
+}
+
 TEST_CASE("an exception of the body reaches the caller after all chunks ended, and the pool stays usable") {
   for (std::size_t threads = 1; threads <= 4; ++threads) {
     ThreadPool pool(threads);

@@ -1,5 +1,5 @@
-// A fixed set of threads that share the chunks of one parallel_for at a time.
-// Chunks are claimed one by one, so a slow thread does less, and a worker that wakes up late is never waited for.
+// A fixed set of threads that share the indices of one parallel_for at a time. Each starts with a share of its own, in
+// order, and helps others when that is done: a slow thread does less, and one that wakes up late is never waited for.
 #pragma once
 
 #include <lazyllm/core/contract.hpp>
@@ -27,11 +27,11 @@ namespace lazyllm::inline v0 {
 /// Waiting threads spin briefly, then sleep: short gaps between calls cost no system call, idle pools cost no CPU.
 class ThreadPool {
  public:
-  explicit ThreadPool(std::size_t threads) {
-    const std::size_t workers = std::max<std::size_t>(threads, 1) - 1;
-    workers_.reserve(workers);
+  explicit ThreadPool(std::size_t threads)
+      : threads_(std::max<std::size_t>(threads, 1)), shares_(std::make_unique<Share[]>(threads_)) {
+    workers_.reserve(threads_ - 1);
     try {
-      for (std::size_t i = 0; i < workers; ++i) workers_.emplace_back([this] { work(); });
+      for (std::size_t i = 1; i < threads_; ++i) workers_.emplace_back([this, i] { work(i); });
     } catch (...) {  // the system has no more threads: end those that started
       stop();
       throw;
@@ -41,10 +41,11 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  [[nodiscard]] std::size_t concurrency() const { return workers_.size() + 1; }
+  [[nodiscard]] std::size_t concurrency() const { return threads_; }
 
-  /// Splits [0, n) into chunks that get smaller towards the end: of what is left, a thread takes three quarters of its
-  /// share. An exception of the body is rethrown here after all chunks ended.
+  /// Each thread starts with one of concurrency() equal parts of [0, n), and takes half of what is left of it at a
+  /// time; when it is done, half of what is left of another's. An exception of the body is rethrown here after all
+  /// ended.
   template <std::invocable<std::size_t, std::size_t> Body>
   void parallel_for(std::size_t n, Body&& body) {
     if (n == 0) return;
@@ -52,21 +53,32 @@ class ThreadPool {
       body(std::size_t{0}, n);
       return;
     }
-    LAZYLLM_EXPECTS(n < index_mask);
+    LAZYLLM_EXPECTS(n < none_left);
     using Callable = std::remove_reference_t<Body>;
-    run(n, const_cast<void*>(static_cast<const void*>(std::addressof(body))),
-        [](void* context, std::size_t begin, std::size_t end) { (*static_cast<Callable*>(context))(begin, end); });
+    run({n, const_cast<void*>(static_cast<const void*>(std::addressof(body))),
+         [](void* context, std::size_t begin, std::size_t end) { (*static_cast<Callable*>(context))(begin, end); }});
   }
 
  private:
   using Call = void (*)(void* context, std::size_t begin, std::size_t end);
+  struct Job {
+    std::size_t n = 0;
+    void* context = nullptr;
+    Call call = nullptr;
+  };
+  struct Range {
+    std::size_t begin = 0, end = 0;
+    [[nodiscard]] std::size_t size() const { return end - begin; }
+  };
+  // What is left of a thread's part: the generation of the job (high half) and the first index that nobody claimed
+  // (low half). On a cache line of its own, which mostly its thread writes. Between jobs every share has the last
+  // generation and nothing left.
+  struct alignas(64) Share {
+    std::atomic<std::uint64_t> next{none_left};
+  };
 
-  // state_ holds the generation (high half) and the next unclaimed index (low half). A late worker may read the fields
-  // of the next job, but then its claim fails: a field's release store comes after the store that closed the old
-  // generation.
-  static constexpr std::uint64_t generation_step = std::uint64_t{1} << 32;
-  static constexpr std::uint64_t index_mask = generation_step - 1;
-  static constexpr int spin_count = 2000;
+  static constexpr std::uint64_t none_left = (std::uint64_t{1} << 32) - 1;
+  static constexpr int spin_count = 1000;
 
   static void relax() {
 #if defined(__x86_64__)
@@ -76,84 +88,145 @@ class ThreadPool {
 #endif
   }
 
-  void run(std::size_t n, void* context, Call call) {
-    size_.store(n, std::memory_order_release);
-    context_.store(context, std::memory_order_release);
-    call_.store(call, std::memory_order_release);
-    finished_.store(0, std::memory_order_relaxed);
-    const std::uint64_t generation = (state_.load(std::memory_order_relaxed) & ~index_mask) + generation_step;
-    state_.store(generation);
-    if (sleeping_.load() != 0) state_.notify_all();
-    claim_chunks(generation);
-    for (int spins = 0; finished_.load(std::memory_order_acquire) != n;) {
+  /// The part of [0, n) that a thread starts with; only those of the last threads are empty.
+  [[nodiscard]] Range part(std::size_t thread, std::size_t n) const {
+    const std::size_t least = n / threads_, more = n % threads_;
+    const std::size_t begin = thread * least + std::min(thread, more);
+    return {begin, begin + least + (thread < more ? 1 : 0)};
+  }
+
+  static std::size_t half(std::size_t left) { return left - left / 2; }
+
+  static std::uint64_t share_value(std::uint32_t generation, std::size_t next, std::size_t end) {
+    return (std::uint64_t{generation} << 32) | (next < end ? std::uint64_t{next} : none_left);
+  }
+
+  void run(const Job& job) {
+    const std::uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
+    // The caller's first claim costs no exchange: nobody else looks before the generation is stored.
+    const Range mine = part(0, job.n), first{mine.begin, mine.begin + half(mine.size())};
+    shares_[0].next.store(share_value(generation, first.end, mine.end), std::memory_order_release);
+    for (std::size_t t = job.n; t < threads_; ++t) {
+      shares_[t].next.store(share_value(generation, 0, 0), std::memory_order_release);
+    }
+    size_.store(job.n, std::memory_order_release);
+    context_.store(job.context, std::memory_order_release);
+    call_.store(job.call, std::memory_order_release);
+    generation_.store(generation, std::memory_order_release);
+    if (sleeping_.load() != 0) generation_.notify_all();
+    run_range(job, first);
+    std::size_t done = first.size();
+    for (std::size_t t = 0; t < threads_; ++t) done += run_share(job, generation, t);
+    expected_ += job.n - done;
+    for (int spins = 0; finished_.load(std::memory_order_acquire) != expected_;) {
       if (++spins < spin_count) {
         relax();
       } else {
         std::this_thread::yield();
       }
     }
-    // Close the job: no claim can succeed until the next one opens.
-    state_.store(generation | index_mask, std::memory_order_relaxed);
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+  }
+
+  void run_range(const Job& job, Range range) {
+    try {
+      job.call(job.context, range.begin, range.end);
+    } catch (...) {
+      const std::lock_guard lock(failure_mutex_);
+      if (!failure_) failure_ = std::current_exception();
+    }
+  }
+
+  /// Half of what is left of a thread's share; empty when nothing is, or when the job is over.
+  [[nodiscard]] Range claim(std::size_t n, std::uint32_t generation, std::size_t owner) {
+    const Range whole = part(owner, n);
+    std::atomic<std::uint64_t>& next = shares_[owner].next;
+    std::uint64_t seen = next.load(std::memory_order_acquire);
+    for (;;) {
+      // A job's shares have its generation, or the one before where nobody has claimed yet.
+      const std::uint32_t share_generation = static_cast<std::uint32_t>(seen >> 32);
+      std::size_t begin = whole.begin;
+      if (share_generation == generation) {
+        if ((seen & none_left) == none_left) return {};
+        begin = static_cast<std::size_t>(seen & none_left);
+      } else if (share_generation + 1 != generation) {
+        return {};
+      }
+      const std::size_t end = begin + half(whole.end - begin);
+      const std::uint64_t left = share_value(generation, end, whole.end);
+      if (next.compare_exchange_weak(seen, left, std::memory_order_acq_rel, std::memory_order_acquire)) {
+        return {begin, end};
+      }
+    }
+  }
+
+  /// Runs what is left of a thread's share, and returns how many indices that were.
+  std::size_t run_share(const Job& job, std::uint32_t generation, std::size_t owner) {
+    std::size_t done = 0;
+    for (Range range = claim(job.n, generation, owner); range.size() != 0; range = claim(job.n, generation, owner)) {
+      run_range(job, range);
+      done += range.size();
+    }
+    return done;
+  }
+
+  void work(std::size_t thread) {
+    std::uint32_t seen = 0;
+    for (;;) {
+      const std::uint32_t generation = wait_for_change(seen);
+      if (stop_.load()) return;
+      seen = generation;
+      // A late worker may read the fields of a later job: then this generation has nothing left to claim.
+      const Job job{size_.load(std::memory_order_acquire), context_.load(std::memory_order_acquire),
+                    call_.load(std::memory_order_acquire)};
+      for (std::size_t i = 0; i < threads_; ++i) {
+        const std::size_t done = run_share(job, generation, (thread + i) % threads_);
+        if (done != 0) finished_.fetch_add(done, std::memory_order_release);
+      }
+    }
+  }
+
+  /// Waits until the generation is another than `seen`: spins, says that it is going to sleep, spins on, sleeps.
+  /// Nothing fences the caller's store of a generation from its look at sleeping_; the second spin outlasts it.
+  [[nodiscard]] std::uint32_t wait_for_change(std::uint32_t seen) {
+    if (const std::uint32_t generation = spin_for_change(seen); generation != seen) return generation;
+    sleeping_.fetch_add(1);
+    std::uint32_t generation = spin_for_change(seen);
+    for (; generation == seen; generation = generation_.load(std::memory_order_acquire)) generation_.wait(seen);
+    sleeping_.fetch_sub(1);
+    return generation;
+  }
+
+  [[nodiscard]] std::uint32_t spin_for_change(std::uint32_t seen) const {
+    std::uint32_t generation = generation_.load(std::memory_order_acquire);
+    for (int spins = 0; generation == seen && spins < spin_count; ++spins) {
+      relax();
+      generation = generation_.load(std::memory_order_acquire);
+    }
+    return generation;
   }
 
   void stop() {
     stop_.store(true);
-    state_.fetch_add(generation_step);
-    state_.notify_all();
+    generation_.fetch_add(1);
+    generation_.notify_all();
     for (std::thread& worker : workers_) worker.join();
   }
 
-  void claim_chunks(std::uint64_t generation) {
-    for (;;) {
-      std::uint64_t state = state_.load(std::memory_order_acquire);
-      const std::size_t n = size_.load(std::memory_order_acquire);
-      void* const context = context_.load(std::memory_order_acquire);
-      const Call call = call_.load(std::memory_order_acquire);
-      const std::size_t begin = static_cast<std::size_t>(state & index_mask);
-      if ((state & ~index_mask) != generation || begin >= n) return;
-      const std::size_t count = std::max<std::size_t>(1, 3 * (n - begin) / (4 * concurrency()));
-      if (!state_.compare_exchange_weak(state, state + count)) continue;
-      try {
-        call(context, begin, begin + count);
-      } catch (...) {
-        const std::lock_guard lock(failure_mutex_);
-        if (!failure_) failure_ = std::current_exception();
-      }
-      finished_.fetch_add(count, std::memory_order_release);
-    }
-  }
-
-  void work() {
-    std::uint64_t seen = 0;
-    for (;;) {
-      std::uint64_t state = state_.load(std::memory_order_acquire);
-      for (int spins = 0; (state & ~index_mask) == seen && spins < spin_count; ++spins) {
-        relax();
-        state = state_.load(std::memory_order_acquire);
-      }
-      while ((state & ~index_mask) == seen) {
-        sleeping_.fetch_add(1);
-        state_.wait(state);
-        sleeping_.fetch_sub(1);
-        state = state_.load(std::memory_order_acquire);
-      }
-      if (stop_.load()) return;
-      seen = state & ~index_mask;
-      claim_chunks(seen);
-    }
-  }
-
+  const std::size_t threads_;
+  const std::unique_ptr<Share[]> shares_;
   std::vector<std::thread> workers_;
-  alignas(64) std::atomic<std::uint64_t> state_{0};
-  alignas(64) std::atomic<std::size_t> finished_{0};
+  std::size_t expected_ = 0;  // what finished_ is when no job runs
+  std::mutex failure_mutex_;
+  std::exception_ptr failure_;
+  // One line tells a worker all of a job.
+  alignas(64) std::atomic<std::uint32_t> generation_{0};
   std::atomic<std::size_t> size_{0};
   std::atomic<void*> context_{nullptr};
   std::atomic<Call> call_{nullptr};
-  std::atomic<std::size_t> sleeping_{0};
+  alignas(64) std::atomic<std::size_t> finished_{0};  // indices that workers ran, of all jobs
+  alignas(64) std::atomic<std::size_t> sleeping_{0};
   std::atomic<bool> stop_{false};
-  std::mutex failure_mutex_;
-  std::exception_ptr failure_;
 };
 static_assert(Executor<ThreadPool>);
 
