@@ -4,6 +4,7 @@
 #include <lazyllm/core/kv_store.hpp>
 #include <lazyllm/core/types.hpp>
 #include <lazyllm/nn/kernels/attention.hpp>
+#include <lazyllm/simd/target_region.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -20,45 +21,66 @@ class SegmentRows {
   using Value = const ValueElementOf<KV>*;
 
   SegmentRows(const KV& kv, std::size_t kv_head, std::span<const TokenIndex> tokens)
-      : kv_(kv), kv_head_(kv_head), tokens_(tokens) {}
+      : kv_(kv), kv_head_(kv_head), head_dim_(kv.head_dim()), tokens_(tokens) {}
 
   /// Puts the stored rows to rows [segment_keys], and calls use(first) for each key_group of them. Rows further on are
   /// on their way from memory meanwhile: no prefetcher of the hardware foresees rows with gaps, as of pruned tokens or
   /// of one head out of many. A few at a time, as a CPU forgets what it is asked for beyond what it can wait for.
   template <class Use>
   void look_up_keys(Key* rows, const Use& use) const {
-    look_up(
-        rows, [this](TokenIndex token) { return kv_.key(kv_head_, token); }, use);
+    look_up<key_group>(
+        8 * key_group, [&](std::size_t i, TokenIndex token) { ask(rows[i] = kv_.key(kv_head_, token)); }, use);
   }
   template <class Use>
   void look_up_values(Value* rows, const Use& use) const {
-    look_up(
-        rows, [this](TokenIndex token) { return kv_.value(kv_head_, token); }, use);
+    look_up<key_group>(
+        8 * key_group, [&](std::size_t i, TokenIndex token) { ask(rows[i] = kv_.value(kv_head_, token)); }, use);
+  }
+  /// Both, and calls use(first) for each half of a key_group, when the whole is there: half as many at a time, 4 KB of
+  /// each ahead.
+  template <class Use>
+  void look_up_both(Key* keys, Value* values, const Use& use) const {
+    look_up<key_group / 2>(
+        std::max<std::size_t>(4096 / head_dim_, key_group),
+        [&](std::size_t i, TokenIndex token) {
+          ask(keys[i] = kv_.key(kv_head_, token));
+          ask(values[i] = kv_.value(kv_head_, token));
+        },
+        use);
   }
 
  private:
-  template <class Row, class RowOf, class Use>
-  void look_up(Row* rows, const RowOf& row_of, const Use& use) const {
-    constexpr std::size_t ahead = 8 * key_group;
-    const std::size_t head_dim = kv_.head_dim();
-    const std::size_t count = tokens_.size();
+  template <class Row>
+  void ask(const Row* row) const {
+    prefetch_row(row, head_dim_);
+  }
+
+  /// look_up_row(i, token) for each row, `step` at a time and at least `ahead` rows before use(first) of the step. Up
+  /// to a whole number of tiles the last row follows again.
+  template <std::size_t step, class LookUpRow, class Use>
+  void look_up(std::size_t ahead, const LookUpRow& look_up_row, const Use& use) const {
+    const std::size_t count = tokens_.size(), whole = whole_tiles(count);
     std::size_t next = 0;
-    const auto look_up_to = [&](std::size_t end) {
-      for (; next < std::min(end, count); ++next) {
-        rows[next] = row_of(tokens_[next]);
-        prefetch_row(rows[next], head_dim);
+    const auto look_up_step = [&] {
+      const std::size_t begin = next;
+      next += step;
+      if (next <= count) {
+        LAZYLLM_UNROLL
+        for (std::size_t i = 0; i < step; ++i) look_up_row(begin + i, tokens_[begin + i]);
+      } else {
+        for (std::size_t i = begin; i < next; ++i) look_up_row(i, tokens_[std::min(i, count - 1)]);
       }
-      for (; next < std::min(end, whole_tiles(count)); ++next) rows[next] = rows[count - 1];
     };
-    look_up_to(ahead);
-    for (std::size_t first = 0; first < whole_tiles(count); first += key_group) {
-      look_up_to(first + key_group + ahead);
+    while (next < std::min(ahead, whole)) look_up_step();
+    for (std::size_t first = 0; first < whole; first += step) {
+      if (next < whole) look_up_step();
       use(first);
     }
   }
 
   const KV& kv_;
   const std::size_t kv_head_;
+  const std::size_t head_dim_;
   const std::span<const TokenIndex> tokens_;
 };
 

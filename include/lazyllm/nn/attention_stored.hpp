@@ -27,15 +27,20 @@ namespace lazyllm::inline v0::detail {
 /// attend() of such a segment, which has no keys and values.
 template <KeyValueReader KV>
 void attend_stored(const AttentionSegment& segment, const SegmentRows<KV>& rows) {
-  const Int8* values[segment_keys];
-  rows.look_up_values(values, [&](std::size_t first) { load_value_scales(values + first, first, segment.scales); });
   const Int8* keys[segment_keys];
+  const Int8* values[segment_keys];
   WeightCodes panel;
   panel.begin(segment, 0, segment.rows, whole_tiles(segment.counts[segment.rows - 1]));
   with_rows(segment.rows, [&](auto count) {
-    rows.look_up_keys(keys, [&](std::size_t first) {
-      load_key_scales(keys + first, first, segment.scales);
-      panel.template score_stored<count()>(keys + first, first);
+    rows.look_up_both(keys, values, [&](std::size_t half) {
+      const std::size_t first = half - half % key_group;
+      if (half == first) {
+        load_value_scales(values + first, first, segment.scales);
+        panel.template begin_stored<count()>(keys + first);
+      } else {
+        load_key_scales(keys + first, first, segment.scales);
+        panel.template score_stored<count()>(keys + first, first);
+      }
     });
   });
   panel.sum_stored(values);

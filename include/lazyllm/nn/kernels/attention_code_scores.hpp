@@ -105,24 +105,18 @@ template <std::size_t head_dim, std::size_t R>
   }
 }
 
-/// Those of key_group keys, whose stored rows these are, and R queries, which start at starts[R].
+/// What add_halves makes of those with keys 0, 4, 8, 12 and 1, 5, 9, 13, of key_group stored rows; from row 2 on of the
+/// other half. add_pairs of both gives the sums of the products with all keys, in their order.
 /// A quarter of the numbers of four keys fills a vector, and lanes are added up at the end: half the instructions of
 /// transposing the keys.
 template <std::size_t head_dim, std::size_t R>
-[[gnu::always_inline]] inline void multiply_stored_codes(const std::byte* queries, const std::int32_t* starts,
-                                                         const Int8* const* rows, CodeSums (&sums)[R]) {
+[[gnu::always_inline]] inline void multiply_two_of_four(const std::byte* queries, const Int8* const* rows,
+                                                        CodeSums* sums) {
   CodeSums even[R], odd[R];
   multiply_four_keys<head_dim>(queries, rows, even);
   multiply_four_keys<head_dim>(queries, rows + 1, odd);
   LAZYLLM_UNROLL
   for (std::size_t r = 0; r < R; ++r) sums[r] = add_halves(even[r], odd[r]);
-  multiply_four_keys<head_dim>(queries, rows + 2, even);
-  multiply_four_keys<head_dim>(queries, rows + 3, odd);
-  LAZYLLM_UNROLL
-  for (std::size_t r = 0; r < R; ++r) {
-    sums[r] = (CodeSums)_mm512_add_epi32((__m512i)add_pairs(sums[r], add_halves(even[r], odd[r])),
-                                         _mm512_set1_epi32(starts[r]));
-  }
 }
 
 /// Sixteen sums of products of codes as floats, times the keys' scales.

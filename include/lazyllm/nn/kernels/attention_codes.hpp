@@ -85,21 +85,21 @@ class WeightCodes {
     }
   }
 
-  /// Exponents of the panel's R rows with the key_group keys from `first` on, whose stored rows these are; head_dim is
+  /// The first half of the products of the panel's R rows with key_group keys, whose stored rows these are; head_dim is
   /// 64, 128 or 256.
+  template <std::size_t R>
+  void begin_stored(const Int8* const* rows) {
+    multiply_stored<R>(rows, half_products_);
+  }
+  /// Exponents, with the other half: these are the segment's keys from `first` on.
   template <std::size_t R>
   void score_stored(const Int8* const* rows, std::size_t first) {
     CodeSums sums[R];
-    const std::byte* const queries =
-        reinterpret_cast<const std::byte*>(segment_->queries) + row_ * segment_->padded_dim;
-    const std::int32_t* const starts = segment_->scales.starts + row_;
-    switch (segment_->head_dim) {
-      case 64: multiply_stored_codes<64>(queries, starts, rows, sums); break;
-      case 128: multiply_stored_codes<128>(queries, starts, rows, sums); break;
-      default: multiply_stored_codes<256>(queries, starts, rows, sums); break;
-    }
+    multiply_stored<R>(rows + 2, sums);
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
+      const __m512i start = _mm512_set1_epi32(segment_->scales.starts[row_ + r]);
+      sums[r] = (CodeSums)_mm512_add_epi32((__m512i)add_pairs(half_products_[r], sums[r]), start);
       _mm512_store_ps(exponents_ + r * segment_keys + first, scaled_sums(sums[r], segment_->scales.keys + first));
     }
     const std::size_t tile = first - first % key_tile;
@@ -156,6 +156,17 @@ class WeightCodes {
 
  private:
   static constexpr float log2_e = 0x1.715476p+0f;
+
+  template <std::size_t R>
+  void multiply_stored(const Int8* const* rows, CodeSums* sums) const {
+    const std::byte* const queries =
+        reinterpret_cast<const std::byte*>(segment_->queries) + row_ * segment_->padded_dim;
+    switch (segment_->head_dim) {
+      case 64: multiply_two_of_four<64, R>(queries, rows, sums); break;
+      case 128: multiply_two_of_four<128, R>(queries, rows, sums); break;
+      default: multiply_two_of_four<256, R>(queries, rows, sums); break;
+    }
+  }
 
   /// Makes exponents of a tile of the panel's R rows, keeps them, and takes their maxima.
   template <std::size_t R>
@@ -317,6 +328,7 @@ class WeightCodes {
   alignas(64) std::uint8_t codes_[panel_rows * segment_keys];
   alignas(64) float sums_[panel_rows * sum_lanes];  // lanes of each row's sum of weights
   alignas(64) float scale_before_[16], scale_added_[16];
+  CodeSums half_products_[panel_rows];  // of a key_group of stored keys
   CodeMaxima maxima_[panel_rows];
   float max_[panel_rows];
   const AttentionSegment* segment_ = nullptr;
