@@ -78,7 +78,7 @@ class AttentionJob {
 
  private:
   using WorkspaceLease = LeasePool<AttentionWorkspace>::Lease;
-  static constexpr std::size_t serial_macs = 1000000;  // about 10 us: less than that is not worth another thread
+  static constexpr std::size_t serial_macs = 100000;  // about 1 us: less than that is not worth another thread
 
   /// The token rows of a block and the sizes that go with them.
   struct Block {
