@@ -186,8 +186,9 @@ class ThreadPool {
     }
   }
 
-  /// Waits until the generation is another than `seen`: spins, says that it is going to sleep, spins on, sleeps.
-  /// Nothing fences the caller's store of a generation from its look at sleeping_; the second spin outlasts it.
+  /// Waits until the generation is another than `seen`: spins, says that it is going to sleep, spins on, sleeps. A
+  /// fence between the caller's store of a generation and its look at sleeping_ would cost each call as much as a
+  /// message to another core; the second spin outlasts the store instead.
   [[nodiscard]] std::uint32_t wait_for_change(std::uint32_t seen) {
     if (const std::uint32_t generation = spin_for_change(seen); generation != seen) return generation;
     sleeping_.fetch_add(1);

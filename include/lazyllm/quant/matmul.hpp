@@ -92,7 +92,7 @@ struct MatmulGrid {
 
   static constexpr std::size_t rows_budget = std::size_t{384} << 10;    // bytes of a block of rows
   static constexpr std::size_t panels_budget = std::size_t{192} << 10;  // bytes of a group of panels
-  static constexpr std::size_t stretch_bytes = std::size_t{64} << 10;    // a claim costs less than a tenth of reading them
+  static constexpr std::size_t stretch_bytes = std::size_t{64} << 10;   // takes ten times as long as to claim it
   static constexpr std::size_t items_per_thread = 24;
 
   /// For kernels that read codes as they lie: a block of rows and a group of panels stay in the L2 cache together, the
