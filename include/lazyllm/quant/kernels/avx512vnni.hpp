@@ -108,6 +108,11 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
     return !cpu_features().amd || (rows > 8 && halves_tiles()) ? 2 : 1;
   }
 
+  /// How far ahead of their use weights are asked for. Few rows keep up with the memory, and of what they would ask for
+  /// further ahead some is forgotten; more rows take their time, and lose less when a line comes late.
+  template <std::size_t R>
+  static constexpr std::size_t read_ahead = R < 6 ? 4096 : 8192;
+
   template <std::size_t P>
   [[gnu::always_inline]] static inline void load_weights(__m512i (&weights)[P], const std::byte* codes,
                                                          std::size_t panel_stride, std::size_t group) {
@@ -168,19 +173,21 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
     if constexpr (R == max_rows && P == 2 && !HasMinimum) {
       if (halves_tiles()) {
         constexpr std::size_t half = R / 2;
-        run_tile<half, P>(x, first_row, panels, panel_stride, blocks, out);
+        run_tile<half, P>(x, first_row, panels, panel_stride, blocks, read_ahead<half>, out);
         TileOutput second = out;
         second.data += half * out.stride;
         second.rows -= std::min(half, out.rows);
-        return run_tile<half, P>(x, first_row + half, panels, panel_stride, blocks, second);
+        // The panels are in the cache by now: time to ask for the next ones.
+        return run_tile<half, P>(x, first_row + half, panels, panel_stride, blocks, P * panel_stride, second);
       }
     }
-    run_tile<R, P>(x, first_row, panels, panel_stride, blocks, out);
+    run_tile<R, P>(x, first_row, panels, panel_stride, blocks, read_ahead<R>, out);
   }
 
+  /// Asks for weights that lie `ahead` bytes behind those that it multiplies.
   template <std::size_t R, std::size_t P>
   static void run_tile(const QuantizedRows& x, std::size_t first_row, const std::byte* panels, std::size_t panel_stride,
-                       std::size_t blocks, const TileOutput& out) {
+                       std::size_t blocks, std::size_t ahead, const TileOutput& out) {
     QuantizedTile a = x.tile(first_row);
     alignas(64) float sums[R][P][panel_columns];
     LAZYLLM_UNROLL
@@ -191,7 +198,7 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
     for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       const std::byte* codes = Panel::codes(panels, b);
       LAZYLLM_UNROLL
-      for (std::size_t p = 0; p < P; ++p) prefetch_ahead<Panel>(panels + p * panel_stride, b);
+      for (std::size_t p = 0; p < P; ++p) prefetch_block<Panel>(panels + p * panel_stride + ahead, b);
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
         __m512i dots[R][P];
