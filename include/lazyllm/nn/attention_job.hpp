@@ -115,7 +115,7 @@ class AttentionJob {
         const std::size_t kv_head = i / blocks_;
         operands_.load_queries(b.first, b.tokens, kv_head, workspace);
         for (std::size_t s = 0; s * segment_keys < b.limit; ++s) {
-          attend_segment(b, kv_head, s, workspace, state, s == 0);
+          attend_segment(b, kv_head, s, workspace, state, s == 0, operands_.segment_rows(kv_head, b.limit, b.limit));
         }
         finish(b, kv_head, state);
       }
@@ -127,13 +127,13 @@ class AttentionJob {
   void run_split(E& executor) {
     const std::size_t items = shape_.kv_heads * blocks_ * segments_;
     const std::size_t macs = 2 * rows_.size() * keys_ * shape_.heads * shape_.head_dim;
-    spread(items, macs, executor, [this](std::size_t begin, std::size_t end) {
+    spread(items, macs, executor, [this, items](std::size_t begin, std::size_t end) {
       const WorkspaceLease lease(scratch_.workspaces());
       for (std::size_t i = begin; i < end; ++i) {
         const Block b = block(i / segments_ % blocks_);
         const std::size_t kv_head = i / segments_ / blocks_;
         if (i == begin || i % segments_ == 0) operands_.load_queries(b.first, b.tokens, kv_head, *lease);
-        attend_segment(b, kv_head, i % segments_, *lease, split_state(i), true);
+        attend_segment(b, kv_head, i % segments_, *lease, split_state(i), true, split_item_rows(i + 1, items));
       }
     });
     for (std::size_t i = 0; i < items; i += segments_) {
@@ -143,6 +143,12 @@ class AttentionJob {
       }
       finish(b, i / segments_ / blocks_, split_state(i));
     }
+  }
+
+  /// The keys and values of an item of run_split, none of the one after the last.
+  [[nodiscard]] SegmentRows<KV> split_item_rows(std::size_t item, std::size_t items) const {
+    const std::size_t limit = item < items ? block(item / segments_ % blocks_).limit : 0;
+    return operands_.segment_rows(item / segments_ / blocks_, std::min(item % segments_ * segment_keys, limit), limit);
   }
 
   [[nodiscard]] AttentionState split_state(std::size_t item) const {
@@ -170,9 +176,10 @@ class AttentionJob {
     return segment;
   }
 
-  /// Adds the softmax of a block over one segment of keys to the state, or begins it.
+  /// Adds the softmax of a block over one segment of keys to the state, or begins it. `next`: what the thread probably
+  /// reads after that.
   void attend_segment(const Block& b, std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace,
-                      const AttentionState& state, bool begin) const {
+                      const AttentionState& state, bool begin, const SegmentRows<KV>& next) const {
     if (begin) std::fill_n(state.max, b.tokens * blocking_.group, -std::numeric_limits<float>::infinity());
     const std::size_t first = index * segment_keys;
     if (first >= b.limit) return;
@@ -191,7 +198,7 @@ class AttentionJob {
     }
     const SegmentRows<KV> rows = operands_.segment_rows(kv_head, first, b.limit);
     if constexpr (std::same_as<V, VnniFloats>) {
-      if (attends_stored(segment)) return attend_stored(segment, rows);
+      if (attends_stored(segment)) return attend_stored(segment, rows, next);
     }
     operands_.load_keys(rows, workspace);
     operands_.load_values(rows, workspace);

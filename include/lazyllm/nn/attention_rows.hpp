@@ -36,17 +36,25 @@ class SegmentRows {
     look_up<key_group>(
         8 * key_group, [&](std::size_t i, TokenIndex token) { ask(rows[i] = kv_.value(kv_head_, token)); }, use);
   }
-  /// Both, and calls use(first) for each half of a key_group, when the whole is there: half as many at a time, 4 KB of
-  /// each ahead.
+  /// Rows of either that look_up_both() is ahead: 4 KB.
+  [[nodiscard]] std::size_t rows_ahead() const { return std::max<std::size_t>(4096 / head_dim_, key_group); }
+
+  /// Both, and calls use(first) for each half of a key_group, when the whole is there: half as many at a time.
   template <class Use>
   void look_up_both(Key* keys, Value* values, const Use& use) const {
     look_up<key_group / 2>(
-        std::max<std::size_t>(4096 / head_dim_, key_group),
+        rows_ahead(),
         [&](std::size_t i, TokenIndex token) {
           ask(keys[i] = kv_.key(kv_head_, token));
           ask(values[i] = kv_.value(kv_head_, token));
         },
         use);
+  }
+  /// Asks for key and value i, if there are as many.
+  void ask_for(std::size_t i) const {
+    if (i >= tokens_.size()) return;
+    ask(kv_.key(kv_head_, tokens_[i]));
+    ask(kv_.value(kv_head_, tokens_[i]));
   }
 
  private:

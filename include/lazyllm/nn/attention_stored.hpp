@@ -24,9 +24,10 @@ inline bool attends_stored(const AttentionSegment& segment) {
 
 namespace lazyllm::inline v0::detail {
 
-/// attend() of such a segment, which has no keys and values.
+/// attend() of such a segment, which has no keys and values. `next`: the rows of the one that the thread attends to
+/// next, or none.
 template <KeyValueReader KV>
-void attend_stored(const AttentionSegment& segment, const SegmentRows<KV>& rows) {
+void attend_stored(const AttentionSegment& segment, const SegmentRows<KV>& rows, const SegmentRows<KV>& next) {
   const Int8* keys[segment_keys];
   const Int8* values[segment_keys];
   WeightCodes panel;
@@ -43,7 +44,15 @@ void attend_stored(const AttentionSegment& segment, const SegmentRows<KV>& rows)
       }
     });
   });
-  panel.sum_stored(values);
+  // Nothing is read for the sums of values: meanwhile the next segment's first rows come, at an even pace, as what is
+  // asked for faster than memory delivers is forgotten.
+  const std::size_t steps = panel.sum_steps(), ahead = next.rows_ahead();
+  std::size_t asked = 0, due = 0;
+  panel.sum_stored(values, [&] {
+    if ((due += ahead) < steps) return;
+    due -= steps;
+    next.ask_for(asked++);
+  });
 }
 
 }  // namespace lazyllm::inline v0::detail

@@ -147,12 +147,14 @@ class WeightCodes {
     while (!next.complete()) next.step();
   }
 
-  /// The same with the values whose stored rows these are.
-  void sum_stored(const Int8* const* rows) {
+  /// The same with the values whose stored rows these are; calls between() sum_steps() times meanwhile.
+  template <class Between>
+  void sum_stored(const Int8* const* rows, const Between& between) {
     while (!complete()) step();
     add_maxima();
-    with_rows(rows_, [&](auto count) { sum_stored<count()>(rows); });
+    with_rows(rows_, [&](auto count) { sum_stored<count()>(rows, between); });
   }
+  [[nodiscard]] std::size_t sum_steps() const { return keys_ / 4 * (segment_->head_dim / 64); }
 
  private:
   static constexpr float log2_e = 0x1.715476p+0f;
@@ -299,13 +301,14 @@ class WeightCodes {
     add_columns(sums, column);
   }
 
-  template <std::size_t R>
-  void sum_stored(const Int8* const* rows) const {
+  template <std::size_t R, class Between>
+  void sum_stored(const Int8* const* rows, const Between& between) const {
     add_weights<R>();
     for (std::size_t column = 0; column < segment_->head_dim; column += 64) {
       CodeSums sums[R][4] = {};
       for (std::size_t tile = 0; tile < keys_; tile += key_tile) {
         for (std::size_t group = 0; group < key_tile / 4; ++group) {
+          between();
           CodeSums words[4];
           interleave_codes(rows + tile + 4 * group, column, 64, words);
           LAZYLLM_UNROLL
