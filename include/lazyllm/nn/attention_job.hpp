@@ -115,7 +115,8 @@ class AttentionJob {
         const std::size_t kv_head = i / blocks_;
         operands_.load_queries(b.first, b.tokens, kv_head, workspace);
         for (std::size_t s = 0; s * segment_keys < b.limit; ++s) {
-          attend_segment(b, kv_head, s, workspace, state, s == 0, operands_.segment_rows(kv_head, b.limit, b.limit));
+          const SegmentRows<KV> next = operands_.segment_rows(kv_head, (s + 1) * segment_keys, b.limit);
+          attend_segment(b, kv_head, s, workspace, state, s == 0, next);
         }
         finish(b, kv_head, state);
       }
@@ -127,28 +128,35 @@ class AttentionJob {
   void run_split(E& executor) {
     const std::size_t items = shape_.kv_heads * blocks_ * segments_;
     const std::size_t macs = 2 * rows_.size() * keys_ * shape_.heads * shape_.head_dim;
-    spread(items, macs, executor, [this, items](std::size_t begin, std::size_t end) {
+    spread(items, macs, executor, [this](std::size_t begin, std::size_t end) {
       const WorkspaceLease lease(scratch_.workspaces());
       for (std::size_t i = begin; i < end; ++i) {
-        const Block b = block(i / segments_ % blocks_);
-        const std::size_t kv_head = i / segments_ / blocks_;
-        if (i == begin || i % segments_ == 0) operands_.load_queries(b.first, b.tokens, kv_head, *lease);
-        attend_segment(b, kv_head, i % segments_, *lease, split_state(i), true, split_item_rows(i + 1, items));
+        const auto [b, kv_head, s] = split_item(i);
+        if (i == begin || s == 0) operands_.load_queries(b.first, b.tokens, kv_head, *lease);
+        attend_segment(b, kv_head, s, *lease, split_state(i), true, rows_after(i));
       }
     });
     for (std::size_t i = 0; i < items; i += segments_) {
-      const Block b = block(i / segments_ % blocks_);
+      const SplitItem item = split_item(i);
       for (std::size_t s = 1; s < segments_; ++s) {
-        merge_states(V{}, b.tokens * blocking_.group, blocking_.padded_dim, split_state(i + s), split_state(i));
+        merge_states(V{}, item.rows.tokens * blocking_.group, blocking_.padded_dim, split_state(i + s), split_state(i));
       }
-      finish(b, i / segments_ / blocks_, split_state(i));
+      finish(item.rows, item.kv_head, split_state(i));
     }
   }
 
-  /// The keys and values of an item of run_split, none of the one after the last.
-  [[nodiscard]] SegmentRows<KV> split_item_rows(std::size_t item, std::size_t items) const {
-    const std::size_t limit = item < items ? block(item / segments_ % blocks_).limit : 0;
-    return operands_.segment_rows(item / segments_ / blocks_, std::min(item % segments_ * segment_keys, limit), limit);
+  /// An item of run_split: a block's rows against one segment of keys.
+  struct SplitItem {
+    Block rows;
+    std::size_t kv_head, segment;
+  };
+  [[nodiscard]] SplitItem split_item(std::size_t i) const {
+    return {block(i / segments_ % blocks_), i / segments_ / blocks_, i % segments_};
+  }
+  /// The keys and values of the item after this one, none after the last.
+  [[nodiscard]] SegmentRows<KV> rows_after(std::size_t i) const {
+    const auto [b, kv_head, s] = split_item(i + 1);
+    return operands_.segment_rows(kv_head, s * segment_keys, kv_head < shape_.kv_heads ? b.limit : 0);
   }
 
   [[nodiscard]] AttentionState split_state(std::size_t item) const {

@@ -67,8 +67,9 @@ class AttentionOperands {
     }
   }
 
-  /// The rows of the segment that begins at key `first`, up to key `limit` >= first.
+  /// The rows of the segment that begins at key `first`, up to key `limit`: none where it begins there or later.
   [[nodiscard]] SegmentRows<KV> segment_rows(std::size_t kv_head, std::size_t first, std::size_t limit) const {
+    first = std::min(first, limit);
     return {kv_, kv_head, keys_.subspan(first, std::min(segment_keys, limit - first))};
   }
 

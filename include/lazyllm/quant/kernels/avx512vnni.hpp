@@ -111,7 +111,7 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
   /// How far ahead of their use weights are asked for. Few rows keep up with the memory, and of what they would ask for
   /// further ahead some is forgotten; more rows take their time, and lose less when a line comes late.
   template <std::size_t R>
-  static constexpr std::size_t read_ahead = R < 6 ? 4096 : 8192;
+  static constexpr std::size_t read_ahead = R < 6 ? read_ahead_bytes : 2 * read_ahead_bytes;
 
   template <std::size_t P>
   [[gnu::always_inline]] static inline void load_weights(__m512i (&weights)[P], const std::byte* codes,
@@ -198,7 +198,7 @@ struct TileKernel<Isa::avx512vnni, AffinePanel<Bits, ZeroPoint, Scales, HasMinim
     for (std::size_t b = 0; b < blocks; ++b, a.next_block()) {
       const std::byte* codes = Panel::codes(panels, b);
       LAZYLLM_UNROLL
-      for (std::size_t p = 0; p < P; ++p) prefetch_block<Panel>(panels + p * panel_stride + ahead, b);
+      for (std::size_t p = 0; p < P; ++p) prefetch_ahead<Panel>(panels + p * panel_stride, b, ahead);
       LAZYLLM_UNROLL
       for (std::size_t part = 0; part < Panel::parts; ++part) {
         __m512i dots[R][P];

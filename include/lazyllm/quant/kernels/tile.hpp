@@ -64,6 +64,9 @@ template <class Operand>
 using TileFunction = void (*)(const Operand&, std::size_t, const std::byte*, std::size_t, std::size_t,
                               const TileOutput&);
 
+/// How far ahead of their use weights are asked for, if a kernel has no other number.
+inline constexpr std::size_t read_ahead_bytes = 4096;
+
 /// Asks for the share of a panel's bytes that reading one block takes. Beyond the matrix's end that does nothing.
 template <class Panel>
 [[gnu::always_inline]] inline void prefetch_block(const std::byte* panel, std::size_t block) {
@@ -74,8 +77,9 @@ template <class Panel>
 
 /// The same, some way ahead of `block`: in the same panel or, as panels follow each other, in the next ones.
 template <class Panel>
-[[gnu::always_inline]] inline void prefetch_ahead(const std::byte* panel, std::size_t block) {
-  prefetch_block<Panel>(panel + 4096, block);
+[[gnu::always_inline]] inline void prefetch_ahead(const std::byte* panel, std::size_t block,
+                                                  std::size_t ahead = read_ahead_bytes) {
+  prefetch_block<Panel>(panel + ahead, block);
 }
 
 /// Rows that a kernel of codes computes for `rows` of them: a power of two or max_rows, so that few kernels are
