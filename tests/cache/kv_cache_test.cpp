@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <cstring>
 #include <lazyllm/cache/kv_cache.hpp>
@@ -10,6 +11,7 @@
 #include <map>
 #include <numeric>
 #include <random>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -72,6 +74,16 @@ bool holds(const Cache& cache, const std::map<TokenIndex, KeyValue>& expected, T
   return true;
 }
 
+/// Whether the layer's rows of these tokens lie one behind the other, by their addresses.
+template <class Cache>
+bool adjoin(const Cache& cache, std::size_t head, std::span<const TokenIndex> tokens) {
+  for (std::size_t i = 0; i < tokens.size(); ++i) {
+    if (cache.key(head, tokens[i]) != cache.key(head, tokens[0]) + i * cache.head_dim()) return false;
+    if (cache.value(head, tokens[i]) != cache.value(head, tokens[0]) + i * cache.head_dim()) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 TEST_CASE_TEMPLATE("A layer agrees with a dictionary of vectors over random stores, removals, truncations and imports",
@@ -106,6 +118,44 @@ TEST_CASE_TEMPLATE("A layer agrees with a dictionary of vectors over random stor
     }
     REQUIRE(holds(cache, oracle, tokens));
   }
+}
+
+TEST_CASE_TEMPLATE("A layer tells where rows lie one behind the other", Layout, TokenMajor, HeadMajor, Tiled, Paged<8>,
+                   PagedTiled) {
+  constexpr std::size_t heads = 2, dim = 4;
+  constexpr TokenIndex tokens = 40;
+  std::mt19937 random(14);
+  std::size_t adjacent = 0;
+  for (int pass = 0; pass < 200; ++pass) {
+    // Ascending with gaps; then also tokens that came back, or went.
+    LayerCache<Layout, float> cache(CacheShape{heads, dim, tokens});
+    const std::vector<float> row(heads * dim);
+    for (TokenIndex token = 0; token < tokens; ++token) {
+      if (random() % 8 != 0) cache.store(token, row, row);
+    }
+    for (int change = 0; change < pass % 5; ++change) {
+      const TokenIndex token = static_cast<TokenIndex>(random() % tokens);
+      cache.contains(token) ? cache.remove(token) : cache.store(token, row, row);
+    }
+    if (pass % 7 == 0) cache.truncate(tokens / 2);
+    std::vector<TokenIndex> held;
+    for (TokenIndex token = 0; token < tokens; ++token) {
+      if (cache.contains(token)) held.push_back(token);
+    }
+    for (std::size_t first = 0; first < held.size(); ++first) {
+      for (std::size_t count = 0; first + count <= held.size(); ++count) {
+        const auto some = std::span<const TokenIndex>(held).subspan(first, count);
+        const std::size_t head = count % heads;
+        const bool told = cache.adjacent(head, some);
+        REQUIRE(told == adjoin(cache, head, some));
+        if (told && count > 1) ++adjacent;
+      }
+    }
+    if (held.size() < 5) continue;
+    std::vector<TokenIndex> others{held[0], held[2], held[3]};
+    REQUIRE(cache.adjacent(0, others) == adjoin(cache, 0, others));
+  }
+  CHECK((adjacent > 0) == !std::same_as<Layout, TokenMajor>);
 }
 
 TEST_CASE_TEMPLATE("Tokens that are added first may be stored side by side, by two threads", Layout, TokenMajor,

@@ -45,6 +45,14 @@ struct AnyLayout {
   [[nodiscard]] const Value* value(std::size_t kv_head, TokenIndex token) const {
     return values[token * heads + kv_head];
   }
+  /// By the rows' addresses.
+  [[nodiscard]] bool adjacent(std::size_t kv_head, std::span<const TokenIndex> tokens) const {
+    for (std::size_t i = 0; i < tokens.size(); ++i) {
+      if (key(kv_head, tokens[i]) != key(kv_head, tokens[0]) + i * row_size<Key>(dim)) return false;
+      if (value(kv_head, tokens[i]) != value(kv_head, tokens[0]) + i * row_size<Value>(dim)) return false;
+    }
+    return true;
+  }
   [[nodiscard]] std::size_t kv_head_count() const { return heads; }
   [[nodiscard]] std::size_t head_dim() const { return dim; }
 
@@ -250,6 +258,50 @@ TEST_CASE_TEMPLATE("layouts of the same elements give the same bits, also after 
       }
     }
   });
+}
+
+TEST_CASE("attention of few rows has the same bits wherever 8-bit rows lie") {
+  ThreadPool pool(2);
+  for (const AttentionShape shape : {AttentionShape{2, 2, 64, 0.125f}, AttentionShape{6, 2, 64, 0.125f},
+                                     AttentionShape{4, 1, 128, 0.0884f}, AttentionShape{6, 1, 256, 0.0625f}}) {
+    const Inputs inputs(shape, 1700, 5);
+    using Reader = AnyLayout<Int8, Int8>;
+    const auto fill = [&](auto cache) {
+      for (TokenIndex token = 0; token < inputs.tokens; ++token) {
+        if (token % 5 != 4) inputs.store(cache, token);
+      }
+      return cache;
+    };
+    const auto head_major = fill(LayerCache<HeadMajor, Int8, Int8>(inputs.cache_shape()));
+    const auto token_major = fill(LayerCache<TokenMajor, Int8, Int8>(inputs.cache_shape()));
+    const auto paged = fill(LayerCache<Paged<64>, Int8, Int8>(inputs.cache_shape()));
+    auto revived = fill(LayerCache<HeadMajor, Int8, Int8>(
+        inputs.cache_shape()));  // rows out of order in some groups, the first and the last among them
+    for (const TokenIndex token : {1u, 300u, 903u, 1698u}) revived.remove(token);
+    for (const TokenIndex token : {300u, 1698u, 1u, 903u}) inputs.store(revived, token);
+    std::vector<TokenIndex> held;
+    for (TokenIndex token = 0; token < inputs.tokens; ++token) {
+      if (token % 5 != 4) held.push_back(token);
+    }
+    for (const std::size_t count : {1u, 16u, 100u, 512u, 528u, 1111u, 1360u}) {
+      const auto keys = std::span<const TokenIndex>(held).first(count);
+      CAPTURE(shape.head_dim);
+      CAPTURE(count);
+      for_every_isa([&](Isa isa) {
+        SerialExecutor serial;
+        for (const std::size_t rows : {1u, 2u, 3u}) {
+          if (rows > count) continue;
+          const Result expected = run(inputs, Reader(token_major, inputs.tokens), keys, rows, serial, isa);
+          const Result whole = run(inputs, Reader(token_major, inputs.tokens), keys, std::min<std::size_t>(count, 9),
+                                   serial, isa);  // by kernels of many rows
+          CHECK(std::equal(expected.out.rbegin(), expected.out.rend(), whole.out.rbegin()));
+          CHECK(run(inputs, Reader(head_major, inputs.tokens), keys, rows, serial, isa) == expected);
+          CHECK(run(inputs, Reader(paged, inputs.tokens), keys, rows, pool, isa) == expected);
+          CHECK(run(inputs, Reader(revived, inputs.tokens), keys, rows, pool, isa) == expected);
+        }
+      });
+    }
+  }
 }
 
 #define LAZYLLM_CODES Stored<Int8, Int8>, Stored<BFloat16, Int8>

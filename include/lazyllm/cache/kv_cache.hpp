@@ -85,6 +85,7 @@ class LayerCache {
       token_of_[slot] = token_of_[last];
       slot_of_[token_of_[slot]] = static_cast<std::uint32_t>(slot);
     }
+    ascending_ = slot == last && ascending_;
     slot_of_[token] = no_slot;
     token_of_.pop_back();
     if constexpr (PagedLayout<Layout>) {
@@ -134,6 +135,20 @@ class LayerCache {
     LAZYLLM_EXPECTS(contains(token));
     return reinterpret_cast<const Value*>(value_at(*this, kv_head, slot_of_[token]));
   }
+  /// Whether a head's keys of these tokens, which are here and ascend, lie one behind the other, and its values
+  /// (AdjacencyReader). O(1) while tokens were added in ascending order and none but the last removed.
+  [[nodiscard]] bool adjacent(std::size_t kv_head, std::span<const TokenIndex> tokens) const {
+    if (tokens.empty()) return true;
+    const std::size_t first = slot_of_[tokens.front()], last = first + tokens.size() - 1;
+    if (slot_of_[tokens.back()] != last) return false;
+    for (std::size_t slot = first; slot <= last; ++slot) {  // for HeadMajor nothing is left of this
+      if (row(kv_head, slot) - row(kv_head, first) != slot - first) return false;
+    }
+    for (std::size_t i = 0; !ascending_ && i < tokens.size(); ++i) {
+      if (slot_of_[tokens[i]] != first + i) return false;
+    }
+    return true;
+  }
 
  private:
   static constexpr std::uint32_t no_slot = std::numeric_limits<std::uint32_t>::max();
@@ -166,6 +181,7 @@ class LayerCache {
     if constexpr (PagedLayout<Layout>) {
       if (slot % Layout::page_tokens == 0) pages_.push_back(pool_->take());
     }
+    ascending_ = slot == 0 || (ascending_ && token > token_of_.back());
     slot_of_[token] = static_cast<std::uint32_t>(slot);
     token_of_.push_back(token);
     return slot;
@@ -204,8 +220,9 @@ class LayerCache {
   std::vector<AlignedBuffer<std::byte>> pages_;
   std::vector<std::uint32_t> slot_of_;  // by token
   std::vector<TokenIndex> token_of_;    // by slot
+  bool ascending_ = true;               // which ascend
 };
-static_assert(KeyValueReader<LayerCache<>> && KeyValueReader<LayerCache<Paged<64>, Int8, Float16>>);
+static_assert(AdjacencyReader<LayerCache<>> && AdjacencyReader<LayerCache<Paged<64>, Int8, Float16>>);
 
 /// What a graph keeps its K and V in: built from (layer_count, CacheShape); layer(l) gives a layer's reader, which
 /// takes tokens by store and import_token, gives them by export_token and drops them by remove and truncate. Threads

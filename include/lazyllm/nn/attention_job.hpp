@@ -14,7 +14,6 @@
 #include <lazyllm/parallel/executor.hpp>
 
 #include <algorithm>
-#include <concepts>
 #include <cstddef>
 #include <limits>
 #include <span>
@@ -115,8 +114,7 @@ class AttentionJob {
         const std::size_t kv_head = i / blocks_;
         operands_.load_queries(b.first, b.tokens, kv_head, workspace);
         for (std::size_t s = 0; s * segment_keys < b.limit; ++s) {
-          const SegmentRows<KV> next = operands_.segment_rows(kv_head, (s + 1) * segment_keys, b.limit);
-          attend_segment(b, kv_head, s, workspace, state, s == 0, next);
+          attend_segment(segment_into(state, s == 0, b, kv_head, s, workspace), segment_rows(b, kv_head, s), workspace);
         }
         finish(b, kv_head, state);
       }
@@ -130,11 +128,20 @@ class AttentionJob {
     const std::size_t macs = 2 * rows_.size() * keys_ * shape_.heads * shape_.head_dim;
     spread(items, macs, executor, [this](std::size_t begin, std::size_t end) {
       const WorkspaceLease lease(scratch_.workspaces());
+      StoredAttention<V, KV> stored;
       for (std::size_t i = begin; i < end; ++i) {
         const auto [b, kv_head, s] = split_item(i);
         if (i == begin || s == 0) operands_.load_queries(b.first, b.tokens, kv_head, *lease);
-        attend_segment(b, kv_head, s, *lease, split_state(i), true, rows_after(i));
+        const AttentionSegment segment = segment_into(split_state(i), true, b, kv_head, s, *lease);
+        const SegmentRows<KV> rows = segment_rows(b, kv_head, s);
+        if (rows.groups() == 0) continue;
+        if (stored.takes(segment)) {
+          stored.add(segment, rows, rows_after(i), *lease);
+        } else {
+          attend_segment(segment, rows, *lease);
+        }
       }
+      stored.finish();
     });
     for (std::size_t i = 0; i < items; i += segments_) {
       const SplitItem item = split_item(i);
@@ -184,13 +191,12 @@ class AttentionJob {
     return segment;
   }
 
-  /// Adds the softmax of a block over one segment of keys to the state, or begins it. `next`: what the thread probably
-  /// reads after that.
-  void attend_segment(const Block& b, std::size_t kv_head, std::size_t index, AttentionWorkspace& workspace,
-                      const AttentionState& state, bool begin, const SegmentRows<KV>& next) const {
+  /// The block's rows against segment `index`, whose softmax is added to the state, or begins it.
+  [[nodiscard]] AttentionSegment segment_into(const AttentionState& state, bool begin, const Block& b,
+                                              std::size_t kv_head, std::size_t index,
+                                              AttentionWorkspace& workspace) const {
     if (begin) std::fill_n(state.max, b.tokens * blocking_.group, -std::numeric_limits<float>::infinity());
     const std::size_t first = index * segment_keys;
-    if (first >= b.limit) return;
     AttentionSegment segment = segment_of(b, first, workspace);
     segment.state = state;
     segment.panel = blocking_.state_at(workspace.panel.data(), 16);
@@ -204,10 +210,15 @@ class AttentionJob {
                 : scores_.row(scores_.query_rows() - from_end, kv_head * blocking_.group + g).data() + first;
       }
     }
-    const SegmentRows<KV> rows = operands_.segment_rows(kv_head, first, b.limit);
-    if constexpr (std::same_as<V, VnniFloats>) {
-      if (attends_stored(segment)) return attend_stored(segment, rows, next);
-    }
+    return segment;
+  }
+  /// The keys and values of it that the block's rows see.
+  [[nodiscard]] SegmentRows<KV> segment_rows(const Block& b, std::size_t kv_head, std::size_t index) const {
+    return operands_.segment_rows(kv_head, index * segment_keys, b.limit);
+  }
+
+  void attend_segment(const AttentionSegment& segment, const SegmentRows<KV>& rows,
+                      AttentionWorkspace& workspace) const {
     operands_.load_keys(rows, workspace);
     operands_.load_values(rows, workspace);
     [[maybe_unused]] const AttentionSetup<V> setup(segment.rows);

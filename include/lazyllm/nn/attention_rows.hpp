@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstring>
 #include <span>
 
 namespace lazyllm::inline v0::detail {
@@ -36,25 +37,58 @@ class SegmentRows {
     look_up<key_group>(
         8 * key_group, [&](std::size_t i, TokenIndex token) { ask(rows[i] = kv_.value(kv_head_, token)); }, use);
   }
-  /// Rows of either that look_up_both() is ahead: 4 KB.
-  [[nodiscard]] std::size_t rows_ahead() const { return std::max<std::size_t>(4096 / head_dim_, key_group); }
+  /// Groups of key_group rows, of whole tiles.
+  [[nodiscard]] std::size_t groups() const { return whole_tiles(tokens_.size()) / key_group; }
 
-  /// Both, and calls use(first) for each half of a key_group, when the whole is there: half as many at a time.
-  template <class Use>
-  void look_up_both(Key* keys, Value* values, const Use& use) const {
-    look_up<key_group / 2>(
-        rows_ahead(),
-        [&](std::size_t i, TokenIndex token) {
-          ask(keys[i] = kv_.key(kv_head_, token));
-          ask(values[i] = kv_.value(kv_head_, token));
-        },
-        use);
+  /// Those of them that are whole without the rows that stand in.
+  [[nodiscard]] std::size_t whole_groups() const { return tokens_.size() / key_group; }
+
+  /// Whether the rows of each of the first `count` whole groups lie one behind the other; then the first of each goes
+  /// to keys and values [count].
+  bool adjacent(std::size_t count, Key* keys, Value* values) const {
+    if constexpr (AdjacencyReader<KV>) {
+      const bool all = kv_.adjacent(kv_head_, tokens_.first(count * key_group));
+      for (std::size_t group = 0; group < count; ++group) {
+        if (all && group != 0) {
+          keys[group] = keys[group - 1] + key_group * row_size<KeyElementOf<KV>>(head_dim_);
+          values[group] = values[group - 1] + key_group * row_size<ValueElementOf<KV>>(head_dim_);
+          continue;
+        }
+        const auto tokens = tokens_.subspan(group * key_group, key_group);
+        if (!all && !kv_.adjacent(kv_head_, tokens)) return false;
+        keys[group] = kv_.key(kv_head_, tokens[0]);
+        values[group] = kv_.value(kv_head_, tokens[0]);
+      }
+      return true;
+    }
+    return false;
   }
-  /// Asks for key and value i, if there are as many.
-  void ask_for(std::size_t i) const {
-    if (i >= tokens_.size()) return;
-    ask(kv_.key(kv_head_, tokens_[i]));
-    ask(kv_.value(kv_head_, tokens_[i]));
+  /// Copies a group's rows one behind the other.
+  void copy(std::size_t group, std::byte* keys, std::byte* values) const {
+    const std::size_t key_bytes = row_bytes<KeyElementOf<KV>>(head_dim_);
+    const std::size_t value_bytes = row_bytes<ValueElementOf<KV>>(head_dim_);
+    for (std::size_t i = 0; i < key_group; ++i) {
+      const TokenIndex token = tokens_[std::min(group * key_group + i, tokens_.size() - 1)];
+      std::memcpy(keys + i * key_bytes, kv_.key(kv_head_, token), key_bytes);
+      std::memcpy(values + i * value_bytes, kv_.value(kv_head_, token), value_bytes);
+    }
+  }
+  /// Puts a group's stored rows to keys and values [key_group].
+  void look_up(std::size_t group, Key* keys, Value* values) const {
+    const std::size_t first = group * key_group;
+    if (first + key_group <= tokens_.size()) {
+      LAZYLLM_UNROLL
+      for (std::size_t i = 0; i < key_group; ++i) {
+        keys[i] = kv_.key(kv_head_, tokens_[first + i]);
+        values[i] = kv_.value(kv_head_, tokens_[first + i]);
+      }
+    } else {
+      for (std::size_t i = 0; i < key_group; ++i) {
+        const TokenIndex token = tokens_[std::min(first + i, tokens_.size() - 1)];
+        keys[i] = kv_.key(kv_head_, token);
+        values[i] = kv_.value(kv_head_, token);
+      }
+    }
   }
 
  private:

@@ -17,6 +17,14 @@ namespace lazyllm::inline v0::detail {
 /// Where in its tile a group of four values lies: the order in which WeightCodes packs the weights.
 constexpr std::size_t value_group_place(std::size_t group) { return group % 4 * 4 + group / 4; }
 
+/// Stored rows of n numbers each that lie one behind the other, as if they were an array of pointers to them.
+template <std::size_t n>
+struct AdjacentRows {
+  const Int8* first;
+  [[nodiscard]] const Int8* operator[](std::size_t i) const { return first + i * row_size<Int8>(n); }
+  [[nodiscard]] AdjacentRows operator+(std::size_t i) const { return {(*this)[i]}; }
+};
+
 }  // namespace lazyllm::inline v0::detail
 
 LAZYLLM_TARGET_AVX512VNNI_BEGIN
@@ -138,12 +146,13 @@ inline __m512 log2_of(__m512 x) {
   return _mm512_fmadd_ps(u, p, _mm512_sub_ps(_mm512_getexp_ps(x), _mm512_getexp_ps(m)));
 }
 
-/// The scales of key_group stored rows.
-inline __m512 stored_scales(const Int8* const* rows) {
+/// The scales of key_group stored rows; `Rows` is const Int8* const* or AdjacentRows.
+template <class Rows>
+__m512 stored_scales(const Rows& rows) {
   __m128 quarters[4];
   LAZYLLM_UNROLL
   for (std::size_t q = 0; q < 4; ++q) {
-    const Int8* const* const four = rows + 4 * q;
+    const auto four = rows + 4 * q;
     quarters[q] = _mm_setr_ps(row_scale(four[0]), row_scale(four[1]), row_scale(four[2]), row_scale(four[3]));
   }
   const __m256 low = _mm256_set_m128(quarters[1], quarters[0]), high = _mm256_set_m128(quarters[3], quarters[2]);
@@ -151,13 +160,15 @@ inline __m512 stored_scales(const Int8* const* rows) {
 }
 
 /// Those of keys, which are the segment's from `first` on.
-inline void load_key_scales(const Int8* const* rows, std::size_t first, const CodeScales& to) {
+template <class Rows>
+void load_key_scales(const Rows& rows, std::size_t first, const CodeScales& to) {
   _mm512_storeu_ps(to.keys + first, stored_scales(rows));
 }
 
 /// log2 and inverse of those of values. A row of zeros has the scale 0, which counts as 2^-100 (others are larger, see
 /// smallest_row_magnitude): no weight and no sum of weights is infinite.
-inline void load_value_scales(const Int8* const* rows, std::size_t first, const CodeScales& to) {
+template <class Rows>
+void load_value_scales(const Rows& rows, std::size_t first, const CodeScales& to) {
   const __m512 scales = _mm512_max_ps(stored_scales(rows), _mm512_set1_ps(0x1p-100f));
   _mm512_storeu_ps(to.value_logs + first, log2_of(scales));
   _mm512_storeu_ps(to.value_inverses + first, _mm512_div_ps(_mm512_set1_ps(1.0f), scales));

@@ -67,58 +67,6 @@ template <std::size_t R, class Use>
   }
 }
 
-/// Of 128-bit lanes {a0, a1, a2, a3} and {b0, b1, b2, b3}: {a0 + a2, b0 + b2, a1 + a3, b1 + b3}.
-inline CodeSums add_halves(CodeSums a, CodeSums b) {
-  return (CodeSums)_mm512_add_epi32(_mm512_unpacklo_epi32((__m512i)a, (__m512i)b),
-                                    _mm512_unpackhi_epi32((__m512i)a, (__m512i)b));
-}
-/// Of what add_halves gave for a and b, and for c and d: the sums of all four numbers of a, b, c and d.
-inline CodeSums add_pairs(CodeSums a, CodeSums b) {
-  return (CodeSums)_mm512_add_epi32(_mm512_unpacklo_epi64((__m512i)a, (__m512i)b),
-                                    _mm512_unpackhi_epi64((__m512i)a, (__m512i)b));
-}
-
-/// Sums of products of codes of R queries [R, head_dim] with keys 0, 4, 8 and 12 of these, one a 128-bit lane: four
-/// sums of a quarter of the numbers.
-template <std::size_t head_dim, std::size_t R>
-[[gnu::always_inline]] inline void multiply_four_keys(const std::byte* queries, const Int8* const* rows,
-                                                      CodeSums (&sums)[R]) {
-  const __m512i signs = _mm512_set1_epi8(-128);
-  LAZYLLM_UNROLL
-  for (std::size_t r = 0; r < R; ++r) sums[r] = CodeSums{};
-  for (std::size_t i = 0; i < head_dim; i += 64) {
-    CodeSums quarters[4];
-    LAZYLLM_UNROLL
-    for (std::size_t k = 0; k < 4; ++k) {
-      quarters[k] = (CodeSums)_mm512_xor_si512(_mm512_loadu_si512(row_codes(rows[4 * k]) + i), signs);
-    }
-    transpose_lanes(quarters);
-    LAZYLLM_UNROLL
-    for (std::size_t q = 0; q < 4; ++q) {
-      LAZYLLM_UNROLL
-      for (std::size_t r = 0; r < R; ++r) {
-        const __m512i query = _mm512_broadcast_i32x4(
-            _mm_loadu_si128(reinterpret_cast<const __m128i*>(queries + r * head_dim + i + 16 * q)));
-        sums[r] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r], (__m512i)quarters[q], query);
-      }
-    }
-  }
-}
-
-/// What add_halves makes of those with keys 0, 4, 8, 12 and 1, 5, 9, 13, of key_group stored rows; from row 2 on of the
-/// other half. add_pairs of both gives the sums of the products with all keys, in their order.
-/// A quarter of the numbers of four keys fills a vector, and lanes are added up at the end: half the instructions of
-/// transposing the keys.
-template <std::size_t head_dim, std::size_t R>
-[[gnu::always_inline]] inline void multiply_two_of_four(const std::byte* queries, const Int8* const* rows,
-                                                        CodeSums* sums) {
-  CodeSums even[R], odd[R];
-  multiply_four_keys<head_dim>(queries, rows, even);
-  multiply_four_keys<head_dim>(queries, rows + 1, odd);
-  LAZYLLM_UNROLL
-  for (std::size_t r = 0; r < R; ++r) sums[r] = add_halves(even[r], odd[r]);
-}
-
 /// Sixteen sums of products of codes as floats, times the keys' scales.
 inline __m512 scaled_sums(CodeSums sums, const float* key_scales) {
   return _mm512_mul_ps(_mm512_cvtepi32_ps((__m512i)sums), _mm512_loadu_ps(key_scales));

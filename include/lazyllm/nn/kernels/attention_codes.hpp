@@ -85,52 +85,13 @@ class WeightCodes {
     }
   }
 
-  /// The first half of the products of the panel's R rows with key_group keys, whose stored rows these are; head_dim is
-  /// 64, 128 or 256.
-  template <std::size_t R>
-  void begin_stored(const Int8* const* rows) {
-    multiply_stored<R>(rows, half_products_);
-  }
-  /// Exponents, with the other half: these are the segment's keys from `first` on.
-  template <std::size_t R>
-  void score_stored(const Int8* const* rows, std::size_t first) {
-    CodeSums sums[R];
-    multiply_stored<R>(rows + 2, sums);
-    LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r) {
-      const __m512i start = _mm512_set1_epi32(segment_->scales.starts[row_ + r]);
-      sums[r] = (CodeSums)_mm512_add_epi32((__m512i)add_pairs(half_products_[r], sums[r]), start);
-      _mm512_store_ps(exponents_ + r * segment_keys + first, scaled_sums(sums[r], segment_->scales.keys + first));
-    }
-    const std::size_t tile = first - first % key_tile;
-    if (first + key_group != tile + key_tile) return;
-    report_and_mask(tile);
-    take_products<R>(tile);
-  }
-
   /// Whether all weights are made.
   [[nodiscard]] bool complete() const { return next_row_ == rows_; }
 
   /// Makes the next ones: of one row, for key_tile keys.
   void step() {
-    const std::size_t place = next_row_ * segment_keys + next_key_;
-    float* const lanes = sums_ + next_row_ * sum_lanes;
-    if (next_key_ == 0) find_shift(lanes);
-    const __m512 shift = _mm512_set1_ps(shift_);
-    const float* const value_inverses = segment_->scales.value_inverses + next_key_;
-    const float* const fractions = weight_fractions.data() + next_key_;
-    __m512 sum = _mm512_load_ps(lanes);
-    __m512i weights[4];
-    LAZYLLM_UNROLL
-    for (std::size_t c = 0; c < 4; ++c) {
-      const __m512 weight = rough_exp2(_mm512_sub_ps(_mm512_load_ps(exponents_ + place + 16 * c), shift));
-      sum = _mm512_fmadd_ps(weight, _mm512_loadu_ps(value_inverses + 16 * c), sum);
-      weights[c] = _mm512_cvttps_epi32(_mm512_add_ps(weight, _mm512_load_ps(fractions + 16 * c)));
-    }
-    _mm512_store_ps(lanes, sum);
-    // Four neighbours stay together, in the order of value_group_place.
-    _mm512_storeu_si512(codes_ + place, _mm512_packus_epi16(_mm512_packus_epi32(weights[0], weights[1]),
-                                                            _mm512_packus_epi32(weights[2], weights[3])));
+    if (next_key_ == 0) find_shift(next_row_);
+    make_weights(next_row_, next_key_, segment_->scales, codes_ + next_row_ * segment_keys + next_key_);
     next_key_ += key_tile;
     if (next_key_ < keys_) return;
     next_key_ = 0;
@@ -147,28 +108,8 @@ class WeightCodes {
     while (!next.complete()) next.step();
   }
 
-  /// The same with the values whose stored rows these are; calls between() sum_steps() times meanwhile.
-  template <class Between>
-  void sum_stored(const Int8* const* rows, const Between& between) {
-    while (!complete()) step();
-    add_maxima();
-    with_rows(rows_, [&](auto count) { sum_stored<count()>(rows, between); });
-  }
-  [[nodiscard]] std::size_t sum_steps() const { return keys_ / 4 * (segment_->head_dim / 64); }
-
- private:
+ protected:
   static constexpr float log2_e = 0x1.715476p+0f;
-
-  template <std::size_t R>
-  void multiply_stored(const Int8* const* rows, CodeSums* sums) const {
-    const std::byte* const queries =
-        reinterpret_cast<const std::byte*>(segment_->queries) + row_ * segment_->padded_dim;
-    switch (segment_->head_dim) {
-      case 64: multiply_two_of_four<64, R>(queries, rows, sums); break;
-      case 128: multiply_two_of_four<128, R>(queries, rows, sums); break;
-      default: multiply_two_of_four<256, R>(queries, rows, sums); break;
-    }
-  }
 
   /// Makes exponents of a tile of the panel's R rows, keeps them, and takes their maxima.
   template <std::size_t R>
@@ -216,12 +157,35 @@ class WeightCodes {
     }
   }
 
-  void find_shift(float* lanes) {
+  /// Once a row's exponents are made: m, and no weight summed yet.
+  void find_shift(std::size_t row) {
     constexpr float log2_252 = 7.97728f;
-    const float max = _mm512_reduce_max_ps((__m512)maxima_[next_row_]) - log2_252;
-    max_[next_row_] = max * (1.0f / log2_e);
-    shift_ = std::max(max, std::numeric_limits<float>::lowest());  // a row that sees no key has weights of 0
-    _mm512_store_ps(lanes, _mm512_setzero_ps());
+    const float max = _mm512_reduce_max_ps((__m512)maxima_[row]) - log2_252;
+    max_[row] = max * (1.0f / log2_e);
+    shifts_[row] = std::max(max, std::numeric_limits<float>::lowest());  // a row that sees no key has weights of 0
+    _mm512_store_ps(sums_ + row * sum_lanes, _mm512_setzero_ps());
+  }
+
+  /// A row's weights for key_tile keys from `key` on.
+  [[gnu::always_inline]] inline void make_weights(std::size_t row, std::size_t key, const CodeScales& scales,
+                                                  std::uint8_t* codes) {
+    const float* const exponents = exponents_ + row * segment_keys + key;
+    const float* const value_inverses = scales.value_inverses + key;
+    const float* const fractions = weight_fractions.data() + key;
+    float* const lanes = sums_ + row * sum_lanes;
+    const __m512 shift = _mm512_set1_ps(shifts_[row]);
+    __m512 sum = _mm512_load_ps(lanes);
+    __m512i weights[4];
+    LAZYLLM_UNROLL
+    for (std::size_t c = 0; c < 4; ++c) {
+      const __m512 weight = rough_exp2(_mm512_sub_ps(_mm512_load_ps(exponents + 16 * c), shift));
+      sum = _mm512_fmadd_ps(weight, _mm512_loadu_ps(value_inverses + 16 * c), sum);
+      weights[c] = _mm512_cvttps_epi32(_mm512_add_ps(weight, _mm512_load_ps(fractions + 16 * c)));
+    }
+    _mm512_store_ps(lanes, sum);
+    // Four neighbours stay together, in the order of value_group_place.
+    _mm512_storeu_si512(codes, _mm512_packus_epi16(_mm512_packus_epi32(weights[0], weights[1]),
+                                                   _mm512_packus_epi32(weights[2], weights[3])));
   }
 
   void add_maxima() {
@@ -232,9 +196,9 @@ class WeightCodes {
     }
   }
 
-  /// to[r] becomes v, of row r of the panel, or is rescaled and v added.
-  void add_to(__m512 v, std::size_t r, float* to) const {
-    if (!segment_->first) {
+  /// to, of row r of the panel in the state of `segment`, becomes v, or is rescaled and v added.
+  void add_to(const AttentionSegment& segment, __m512 v, std::size_t r, float* to) const {
+    if (!segment.first) {
       const __m512 before = _mm512_mul_ps(_mm512_loadu_ps(to), _mm512_set1_ps(scale_before_[r]));
       v = _mm512_fmadd_ps(v, _mm512_set1_ps(scale_added_[r]), before);
     }
@@ -242,22 +206,24 @@ class WeightCodes {
   }
 
   template <std::size_t R>
-  void add_weights() const {
-    float* const lanes = segment_->state.sums + row_ * sum_lanes;
+  void add_weights(const AttentionSegment& segment) const {
+    float* const lanes = segment.state.sums + row_ * sum_lanes;
     LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r) add_to(_mm512_load_ps(sums_ + r * sum_lanes), r, lanes + r * sum_lanes);
+    for (std::size_t r = 0; r < R; ++r)
+      add_to(segment, _mm512_load_ps(sums_ + r * sum_lanes), r, lanes + r * sum_lanes);
   }
 
   /// Adds the R rows' sums of weighed values, C vectors from `column` on.
   template <std::size_t R, std::size_t C>
-  [[gnu::always_inline]] inline void add_columns(const CodeSums (&sums)[R][C], std::size_t column) const {
-    const std::size_t dim = segment_->padded_dim;
-    float* const out = segment_->state.out + row_ * dim + column;
+  [[gnu::always_inline]] inline void add_columns(const AttentionSegment& segment, const CodeSums (&sums)[R][C],
+                                                 std::size_t column) const {
+    const std::size_t dim = segment.padded_dim;
+    float* const out = segment.state.out + row_ * dim + column;
     LAZYLLM_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
       LAZYLLM_UNROLL
       for (std::size_t c = 0; c < C; ++c) {
-        add_to(_mm512_cvtepi32_ps((__m512i)sums[r][c]), r, out + r * dim + 16 * c);
+        add_to(segment, _mm512_cvtepi32_ps((__m512i)sums[r][c]), r, out + r * dim + 16 * c);
       }
     }
   }
@@ -265,7 +231,7 @@ class WeightCodes {
   template <std::size_t R>
   void sum_values(WeightCodes& next) const {
     const std::size_t dim = segment_->padded_dim;
-    add_weights<R>();
+    add_weights<R>(*segment_);
     std::size_t column = 0;
     constexpr std::size_t C = R <= 3 ? 4 : 2;  // enough sums at once, and registers left for steps
     for (; column + 16 * C <= dim; column += 16 * C) sum_value_columns<R, C>(column, next);
@@ -298,46 +264,19 @@ class WeightCodes {
       }
       if (!next.complete()) next.step();
     }
-    add_columns(sums, column);
-  }
-
-  template <std::size_t R, class Between>
-  void sum_stored(const Int8* const* rows, const Between& between) const {
-    add_weights<R>();
-    for (std::size_t column = 0; column < segment_->head_dim; column += 64) {
-      CodeSums sums[R][4] = {};
-      for (std::size_t tile = 0; tile < keys_; tile += key_tile) {
-        for (std::size_t group = 0; group < key_tile / 4; ++group) {
-          between();
-          CodeSums words[4];
-          interleave_codes(rows + tile + 4 * group, column, 64, words);
-          LAZYLLM_UNROLL
-          for (std::size_t r = 0; r < R; ++r) {
-            const __m512i weights = broadcast_word(codes_ + r * segment_keys + tile + 4 * value_group_place(group));
-            LAZYLLM_UNROLL
-            for (std::size_t c = 0; c < 4; ++c) {
-              sums[r][c] = (CodeSums)_mm512_dpbusd_epi32((__m512i)sums[r][c], weights, (__m512i)words[c]);
-            }
-          }
-        }
-      }
-      LAZYLLM_UNROLL
-      for (std::size_t r = 0; r < R; ++r) transpose_lanes(sums[r]);
-      add_columns(sums, column);
-    }
+    add_columns(*segment_, sums, column);
   }
 
   alignas(64) float exponents_[panel_rows * segment_keys];  // or products, before that
   alignas(64) std::uint8_t codes_[panel_rows * segment_keys];
   alignas(64) float sums_[panel_rows * sum_lanes];  // lanes of each row's sum of weights
   alignas(64) float scale_before_[16], scale_added_[16];
-  CodeSums half_products_[panel_rows];  // of a key_group of stored keys
   CodeMaxima maxima_[panel_rows];
-  float max_[panel_rows];
+  float max_[panel_rows];     // less log2 of 252, in units of scores
+  float shifts_[panel_rows];  // m of each row
   const AttentionSegment* segment_ = nullptr;
   std::size_t row_ = 0, rows_ = 0, keys_ = 0;  // the panel
   std::size_t next_row_ = 0, next_key_ = 0;    // of the next step
-  float shift_ = 0.0f;                         // m of the row that steps are at
 };
 
 /// All rows against one segment, for values of codes: a panel's weights are made while the panel before sums its
