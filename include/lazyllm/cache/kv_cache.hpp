@@ -139,6 +139,7 @@ class LayerCache {
   /// (AdjacencyReader). O(1) while tokens were added in ascending order and none but the last removed.
   [[nodiscard]] bool adjacent(std::size_t kv_head, std::span<const TokenIndex> tokens) const {
     if (tokens.empty()) return true;
+    LAZYLLM_EXPECTS(contains(tokens.front()) && contains(tokens.back()));
     const std::size_t first = slot_of_[tokens.front()], last = first + tokens.size() - 1;
     if (slot_of_[tokens.back()] != last) return false;
     for (std::size_t slot = first; slot <= last; ++slot) {  // for HeadMajor nothing is left of this

@@ -47,7 +47,7 @@ class SegmentRows {
   /// to keys and values [count].
   bool adjacent(std::size_t count, Key* keys, Value* values) const {
     if constexpr (AdjacencyReader<KV>) {
-      const bool all = kv_.adjacent(kv_head_, tokens_.first(count * key_group));
+      const bool all = count != 0 && kv_.adjacent(kv_head_, tokens_.first(count * key_group));
       for (std::size_t group = 0; group < count; ++group) {
         if (all && group != 0) {
           keys[group] = keys[group - 1] + key_group * row_size<KeyElementOf<KV>>(head_dim_);

@@ -58,11 +58,11 @@ struct AdjacentAhead {
                                          std::size_t r) const {
     ask_at(pace, row * head_dim + 64 * (4 * part + r));
   }
-  /// What is left, a partial line included.
-  [[gnu::always_inline]] inline void ask_rest(const RequestPace& pace) const {
+  /// For what those leave.
+  [[gnu::always_inline]] inline void ask_for_last_line(const RequestPace& pace) const {
     ask_at(pace, key_group * head_dim);
-    ask_at(pace, bytes - 1);
   }
+  [[gnu::always_inline]] inline void ask_for_last_byte(const RequestPace& pace) const { ask_at(pace, bytes - 1); }
 
  private:
   [[gnu::always_inline]] inline void ask_at(const RequestPace& pace, std::size_t at) const {
@@ -86,7 +86,8 @@ struct ListedAhead {
       if (part + 1 == head_dim / 64) pace.ask(first + row_bytes<Int8>(head_dim) - 1);
     }
   }
-  [[gnu::always_inline]] inline void ask_rest(const RequestPace&) const {}
+  void ask_for_last_line(const RequestPace&) const {}
+  void ask_for_last_byte(const RequestPace&) const {}
 };
 
 /// Of 128-bit lanes {a0, a1, a2, a3} and {b0, b1, b2, b3}: {a0 + a2, b0 + b2, a1 + a3, b1 + b3}.
@@ -141,11 +142,12 @@ template <std::size_t head_dim, std::size_t R, class Rows, class Ahead>
   multiply_four_keys<head_dim>(queries, rows + 1, ahead, pace, 4, odd);
   LAZYLLM_UNROLL
   for (std::size_t r = 0; r < R; ++r) half[r] = add_halves(even[r], odd[r]);
+  ahead.ask_for_last_line(pace);
   multiply_four_keys<head_dim>(queries, rows + 2, ahead, pace, 8, even);
   multiply_four_keys<head_dim>(queries, rows + 3, ahead, pace, 12, odd);
   LAZYLLM_UNROLL
   for (std::size_t r = 0; r < R; ++r) sums[r] = add_pairs(half[r], add_halves(even[r], odd[r]));
-  ahead.ask_rest(pace);
+  ahead.ask_for_last_byte(pace);
 }
 
 /// Weights of one panel in one segment after another: those of a segment are made, and meet its values, a tile of keys
@@ -153,8 +155,7 @@ template <std::size_t head_dim, std::size_t R, class Rows, class Ahead>
 /// never waits long.
 class StoredWeightCodes : private WeightCodes {
  public:
-  /// Query rows and keys that are left of the segment before; 0 keys if nothing is.
-  [[nodiscard]] std::size_t left_rows() const { return before_.rows; }
+  /// Keys of the segment before, if something is left of it, else 0.
   [[nodiscard]] std::size_t left_keys() const { return left_keys_; }
 
   /// Begins a segment with the first `keys` keys, a multiple of key_tile. Precondition: it has as many rows of the same
