@@ -209,8 +209,9 @@ class WeightCodes {
   void add_weights(const AttentionSegment& segment) const {
     float* const lanes = segment.state.sums + row_ * sum_lanes;
     LAZYLLM_UNROLL
-    for (std::size_t r = 0; r < R; ++r)
+    for (std::size_t r = 0; r < R; ++r) {
       add_to(segment, _mm512_load_ps(sums_ + r * sum_lanes), r, lanes + r * sum_lanes);
+    }
   }
 
   /// Adds the R rows' sums of weighed values, C vectors from `column` on.
