@@ -15,11 +15,13 @@
 #include <utility>
 #include <vector>
 
+#include "support/adjacent_rows.hpp"
 #include "support/allocation_count.hpp"
 
 using namespace lazyllm;
 using lazyllm::test::AllocationCount;
 using lazyllm::test::counts_allocations;
+using lazyllm::test::rows_adjoin;
 
 namespace {
 
@@ -70,16 +72,6 @@ bool holds(const Cache& cache, const std::map<TokenIndex, KeyValue>& expected, T
       if (std::memcmp(cache.key(head, token), at->second.first.data() + first, bytes) != 0) return false;
       if (std::memcmp(cache.value(head, token), at->second.second.data() + first, bytes) != 0) return false;
     }
-  }
-  return true;
-}
-
-/// Whether the layer's rows of these tokens lie one behind the other, by their addresses.
-template <class Cache>
-bool adjoin(const Cache& cache, std::size_t head, std::span<const TokenIndex> tokens) {
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    if (cache.key(head, tokens[i]) != cache.key(head, tokens[0]) + i * cache.head_dim()) return false;
-    if (cache.value(head, tokens[i]) != cache.value(head, tokens[0]) + i * cache.head_dim()) return false;
   }
   return true;
 }
@@ -147,13 +139,13 @@ TEST_CASE_TEMPLATE("A layer tells where rows lie one behind the other", Layout, 
         const auto some = std::span<const TokenIndex>(held).subspan(first, count);
         const std::size_t head = count % heads;
         const bool told = cache.adjacent(head, some);
-        REQUIRE(told == adjoin(cache, head, some));
+        REQUIRE(told == rows_adjoin(cache, head, some));
         if (told && count > 1) ++adjacent;
       }
     }
     if (held.size() < 5) continue;
     std::vector<TokenIndex> others{held[0], held[2], held[3]};
-    REQUIRE(cache.adjacent(0, others) == adjoin(cache, 0, others));
+    REQUIRE(cache.adjacent(0, others) == rows_adjoin(cache, 0, others));
   }
   CHECK((adjacent > 0) == !std::same_as<Layout, TokenMajor>);
 }

@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "support/adjacent_rows.hpp"
 #include "support/attention_oracle.hpp"
 #include "support/every_isa.hpp"
 
@@ -45,13 +46,8 @@ struct AnyLayout {
   [[nodiscard]] const Value* value(std::size_t kv_head, TokenIndex token) const {
     return values[token * heads + kv_head];
   }
-  /// By the rows' addresses.
   [[nodiscard]] bool adjacent(std::size_t kv_head, std::span<const TokenIndex> tokens) const {
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      if (key(kv_head, tokens[i]) != key(kv_head, tokens[0]) + i * row_size<Key>(dim)) return false;
-      if (value(kv_head, tokens[i]) != value(kv_head, tokens[0]) + i * row_size<Value>(dim)) return false;
-    }
-    return true;
+    return rows_adjoin(*this, kv_head, tokens);
   }
   [[nodiscard]] std::size_t kv_head_count() const { return heads; }
   [[nodiscard]] std::size_t head_dim() const { return dim; }
@@ -275,8 +271,8 @@ TEST_CASE("attention of few rows has the same bits wherever 8-bit rows lie") {
     const auto head_major = fill(LayerCache<HeadMajor, Int8, Int8>(inputs.cache_shape()));
     const auto token_major = fill(LayerCache<TokenMajor, Int8, Int8>(inputs.cache_shape()));
     const auto paged = fill(LayerCache<Paged<64>, Int8, Int8>(inputs.cache_shape()));
-    auto revived = fill(LayerCache<HeadMajor, Int8, Int8>(
-        inputs.cache_shape()));  // rows out of order in some groups, the first and the last among them
+    // Rows out of order in some groups, the first and the last among them.
+    auto revived = fill(LayerCache<HeadMajor, Int8, Int8>(inputs.cache_shape()));
     for (const TokenIndex token : {1u, 300u, 903u, 1698u}) revived.remove(token);
     for (const TokenIndex token : {300u, 1698u, 1u, 903u}) inputs.store(revived, token);
     std::vector<TokenIndex> held;

@@ -29,14 +29,13 @@ class SegmentRows {
   /// of one head out of many. A few at a time, as a CPU forgets what it is asked for beyond what it can wait for.
   template <class Use>
   void look_up_keys(Key* rows, const Use& use) const {
-    look_up<key_group>(
-        8 * key_group, [&](std::size_t i, TokenIndex token) { ask(rows[i] = kv_.key(kv_head_, token)); }, use);
+    look_up([&](std::size_t i, TokenIndex token) { ask(rows[i] = kv_.key(kv_head_, token)); }, use);
   }
   template <class Use>
   void look_up_values(Value* rows, const Use& use) const {
-    look_up<key_group>(
-        8 * key_group, [&](std::size_t i, TokenIndex token) { ask(rows[i] = kv_.value(kv_head_, token)); }, use);
+    look_up([&](std::size_t i, TokenIndex token) { ask(rows[i] = kv_.value(kv_head_, token)); }, use);
   }
+
   /// Groups of key_group rows, of whole tiles.
   [[nodiscard]] std::size_t groups() const { return whole_tiles(tokens_.size()) / key_group; }
 
@@ -67,28 +66,17 @@ class SegmentRows {
   void copy(std::size_t group, std::byte* keys, std::byte* values) const {
     const std::size_t key_bytes = row_bytes<KeyElementOf<KV>>(head_dim_);
     const std::size_t value_bytes = row_bytes<ValueElementOf<KV>>(head_dim_);
-    for (std::size_t i = 0; i < key_group; ++i) {
-      const TokenIndex token = tokens_[std::min(group * key_group + i, tokens_.size() - 1)];
+    for_group(group, [&](std::size_t i, TokenIndex token) {
       std::memcpy(keys + i * key_bytes, kv_.key(kv_head_, token), key_bytes);
       std::memcpy(values + i * value_bytes, kv_.value(kv_head_, token), value_bytes);
-    }
+    });
   }
   /// Puts a group's stored rows to keys and values [key_group].
   void look_up(std::size_t group, Key* keys, Value* values) const {
-    const std::size_t first = group * key_group;
-    if (first + key_group <= tokens_.size()) {
-      LAZYLLM_UNROLL
-      for (std::size_t i = 0; i < key_group; ++i) {
-        keys[i] = kv_.key(kv_head_, tokens_[first + i]);
-        values[i] = kv_.value(kv_head_, tokens_[first + i]);
-      }
-    } else {
-      for (std::size_t i = 0; i < key_group; ++i) {
-        const TokenIndex token = tokens_[std::min(first + i, tokens_.size() - 1)];
-        keys[i] = kv_.key(kv_head_, token);
-        values[i] = kv_.value(kv_head_, token);
-      }
-    }
+    for_group(group, [&](std::size_t i, TokenIndex token) {
+      keys[i] = kv_.key(kv_head_, token);
+      values[i] = kv_.value(kv_head_, token);
+    });
   }
 
  private:
@@ -97,26 +85,31 @@ class SegmentRows {
     prefetch_row(row, head_dim_);
   }
 
-  /// look_up_row(i, token) for each row, `step` at a time and at least `ahead` rows before use(first) of the step. Up
-  /// to a whole number of tiles the last row follows again.
-  template <std::size_t step, class LookUpRow, class Use>
-  void look_up(std::size_t ahead, const LookUpRow& look_up_row, const Use& use) const {
-    const std::size_t count = tokens_.size(), whole = whole_tiles(count);
+  /// body(i, token) for the i-th row of a group.
+  template <class Body>
+  void for_group(std::size_t group, const Body& body) const {
+    const std::size_t first = group * key_group, count = tokens_.size();
+    if (first + key_group <= count) {
+      LAZYLLM_UNROLL
+      for (std::size_t i = 0; i < key_group; ++i) body(i, tokens_[first + i]);
+    } else {
+      for (std::size_t i = 0; i < key_group; ++i) body(i, tokens_[std::min(first + i, count - 1)]);
+    }
+  }
+
+  /// look_up_row(i, token) for each row, a group at a time and at least 8 groups before use(first) of the group.
+  template <class LookUpRow, class Use>
+  void look_up(const LookUpRow& look_up_row, const Use& use) const {
+    constexpr std::size_t ahead = 8;
     std::size_t next = 0;
-    const auto look_up_step = [&] {
-      const std::size_t begin = next;
-      next += step;
-      if (next <= count) {
-        LAZYLLM_UNROLL
-        for (std::size_t i = 0; i < step; ++i) look_up_row(begin + i, tokens_[begin + i]);
-      } else {
-        for (std::size_t i = begin; i < next; ++i) look_up_row(i, tokens_[std::min(i, count - 1)]);
-      }
+    const auto look_up_group = [&] {
+      const std::size_t first = next * key_group;
+      for_group(next++, [&](std::size_t i, TokenIndex token) { look_up_row(first + i, token); });
     };
-    while (next < std::min(ahead, whole)) look_up_step();
-    for (std::size_t first = 0; first < whole; first += step) {
-      if (next < whole) look_up_step();
-      use(first);
+    while (next < std::min(ahead, groups())) look_up_group();
+    for (std::size_t group = 0; group < groups(); ++group) {
+      if (next < groups()) look_up_group();
+      use(group * key_group);
     }
   }
 

@@ -28,7 +28,7 @@ class StoredAttention {
 template <KeyValueReader KV>
 class StoredAttention<VnniFloats, KV> {
  public:
-  [[nodiscard]] static bool takes(const AttentionSegment& segment) { return takes_stored(segment); }
+  [[nodiscard]] static bool takes(const AttentionSegment& segment) { return StoredWeightCodes::takes(segment); }
 
   /// attend() of a segment, whose values are added to its state by the next add() or finish(). All segments have as
   /// many rows, of the same head size. `next`: what the thread probably reads after these rows, or none.
@@ -40,8 +40,8 @@ class StoredAttention<VnniFloats, KV> {
     panel_.begin(segment, rows.groups() * key_group);
     adjacent_[turn_] = rows.adjacent(rows.whole_groups(), keys_, values_[turn_]);
     if (adjacent_[turn_]) {
-      // Room for the keys and values of a tile, in each turn.
-      score_adjacent(rows, next, bytes, reinterpret_cast<std::byte*>(workspace.values.data()) + turn_ * 8 * bytes);
+      auto* const copies = reinterpret_cast<std::byte*>(workspace.values.data());
+      score_adjacent(rows, next, bytes, copies + turn_ * 2 * (key_tile / key_group) * bytes);
     } else {
       score_listed(rows, next);
     }
@@ -56,7 +56,8 @@ class StoredAttention<VnniFloats, KV> {
  private:
   static constexpr std::size_t most_ahead = 6;  // groups
 
-  /// Scores of a segment of adjacent rows, groups of `bytes`; of the groups that are not whole copies.
+  /// Scores of a segment of adjacent rows, groups of `bytes`. Those of the last tile that are not whole are copied:
+  /// keys, then values.
   void score_adjacent(const SegmentRows<KV>& rows, const SegmentRows<KV>& next, std::size_t bytes, std::byte* copies) {
     const Int8** const values = values_[turn_];
     const std::size_t groups = rows.groups(), whole = rows.whole_groups();

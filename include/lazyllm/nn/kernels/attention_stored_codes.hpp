@@ -12,16 +12,6 @@
 #include <cstdint>
 #include <type_traits>
 
-namespace lazyllm::inline v0::detail {
-
-/// Whether StoredWeightCodes takes a segment: a panel of rows of the usual head sizes, for which it is compiled.
-inline bool takes_stored(const AttentionSegment& segment) {
-  const std::size_t head_dim = segment.head_dim;
-  return segment.rows <= panel_rows && (head_dim == 64 || head_dim == 128 || head_dim == 256);
-}
-
-}  // namespace lazyllm::inline v0::detail
-
 #if defined(__x86_64__)
 
 LAZYLLM_TARGET_AVX512VNNI_BEGIN
@@ -155,6 +145,12 @@ template <std::size_t head_dim, std::size_t R, class Rows, class Ahead>
 /// never waits long.
 class StoredWeightCodes : private WeightCodes {
  public:
+  /// Whether it takes a segment: a panel of rows of the usual head sizes, for which it is compiled (with_shape).
+  [[nodiscard]] static bool takes(const AttentionSegment& segment) {
+    const std::size_t head_dim = segment.head_dim;
+    return segment.rows <= panel_rows && (head_dim == 64 || head_dim == 128 || head_dim == 256);
+  }
+
   /// Keys of the segment before, if something is left of it, else 0.
   [[nodiscard]] std::size_t left_keys() const { return left_keys_; }
 
