@@ -1,11 +1,16 @@
 // Attention: prefill, its scores or column sums, and 1 to 64 rows over many keys, in the shapes of three models.
 // Named attention/<case>/<heads>x<kv_heads>x<head_dim>/<element>/<isa>/keys:<n>/threads:<n>. GMAC/s counts Q K^T and P
 // V of the visible (causal) half; of_fma and of_dot: its share of the ISA's peaks; of_read: the share of memory's.
+// Keys and values of decode/... come from memory, one layer of a cache after the other; of_read is there the median
+// share of the speed of plain reading that takes turns with it.
 #include <benchmark/benchmark.h>
 
 #include <Eigen/Core>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
+#include <lazyllm/cache/kv_cache.hpp>
+#include <lazyllm/core/large_pages.hpp>
 #include <lazyllm/nn/attention.hpp>
 #include <lazyllm/parallel/thread_pool.hpp>
 #include <map>
@@ -14,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "support/from_memory.hpp"
 #include "support/machine_peak.hpp"
 
 namespace {
@@ -124,6 +130,62 @@ void run(benchmark::State& state, const Case& c, Isa isa, std::size_t threads) {
   set_rate(state, "of_read", gb / peak.read_gb_per_s);
 }
 
+/// Layers of `tokens` tokens, more than caches hold. All but the first have the first one's bits.
+template <CacheLayout Layout>
+KvCache<Layout> cold_cache(const CacheShape& shape) {
+  const std::size_t layer_bytes = LayerCache<Layout>(shape).token_bytes() * shape.slots;
+  const std::size_t layers = bench::cold_bytes() / layer_bytes + 1;
+  KvCache<Layout> cache(layers, shape);
+  const std::size_t width = shape.kv_heads * shape.head_dim;
+  const std::vector<float> keys = noise(shape.slots * width, 1), values = noise(shape.slots * width, 2);
+  std::vector<std::byte> stored(cache.layer(0).token_bytes());
+  for (TokenIndex token = 0; token < shape.slots; ++token) {
+    cache.layer(0).store(token, std::span(keys).subspan(token * width, width),
+                         std::span(values).subspan(token * width, width));
+    cache.layer(0).export_token(token, stored);
+    for (std::size_t layer = 1; layer < layers; ++layer) cache.layer(layer).import_token(token, stored);
+  }
+  return cache;
+}
+
+/// One row after shape.slots tokens, as a token that is generated: the layers of a cache in turn, from memory.
+template <CacheLayout Layout>
+void run_decode(benchmark::State& state, const AttentionShape& shape, std::size_t key_count, Isa isa,
+                std::size_t threads) {
+  const KvCache<Layout> cache = cold_cache<Layout>(CacheShape{shape.kv_heads, shape.head_dim, key_count});
+  const std::size_t layer_bytes = cache.layer(0).size_bytes(), layers = cache.size_bytes() / layer_bytes;
+  const std::vector<TokenIndex> keys = first_tokens(key_count);
+  const std::size_t width = shape.heads * shape.head_dim;
+  const std::vector<float> query = noise(width, 3);
+  std::vector<float> out(width);
+  constexpr std::size_t chunk_bytes = std::size_t{64} << 10;
+  LargePageBuffer plain(bench::cold_bytes());
+  std::memset(plain.data(), 1, plain.size());
+  AttentionScratch scratch;
+  ThreadPool pool(threads);
+  bench::ReadShare share(layer_bytes);
+  std::size_t next = 0, next_chunk = 0;
+  for (auto _ : state) {
+    attention(shape, ConstRows(query.data(), 1, width), std::span(keys).last(1), keys, cache.layer(next),
+              Rows(out.data(), 1, width), {}, scratch, pool, isa);
+    benchmark::DoNotOptimize(out.data());
+    next = (next + 1) % layers;
+    share.end_pass(state, [&](std::size_t passes) {
+      const std::size_t chunks = passes * layer_bytes / chunk_bytes;
+      if ((next_chunk + chunks) * chunk_bytes > plain.size()) next_chunk = 0;
+      const std::byte* const from = plain.data() + std::exchange(next_chunk, next_chunk + chunks) * chunk_bytes;
+      pool.parallel_for(chunks, [&](std::size_t begin, std::size_t end) {
+        dispatch_float(isa, [&](auto tag) {
+          bench::read_memory<1>(tag, from + begin * chunk_bytes, (end - begin) * chunk_bytes, 4096);
+        });
+      });
+      return chunks * chunk_bytes;
+    });
+  }
+  share.report(state, "of_read");
+  set_rate(state, "GB/s", static_cast<double>(layer_bytes) * 1e-9);
+}
+
 /// The obvious Eigen program: for each head the whole score matrix, masked, softmax, times V. Computes both halves.
 void run_eigen(benchmark::State& state, const AttentionShape& shape, std::size_t key_count) {
   using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
@@ -188,6 +250,18 @@ void add_case(const std::string& name, const Case& c) {
   }
 }
 
+template <CacheLayout Layout>
+void add_decode(const std::string& layout, const AttentionShape& shape) {
+  constexpr std::size_t keys = 4096;
+  for (const Isa isa : all_isas) {
+    if (!supports(isa)) continue;
+    for (const std::size_t threads : {std::size_t{1}, std::size_t{2}}) {
+      add("decode/" + shape_name(shape) + "/" + layout + "/int8/" + std::string(lazyllm::name(isa)), keys, threads,
+          [=](benchmark::State& state) { run_decode<Layout>(state, shape, keys, isa, threads); });
+    }
+  }
+}
+
 const bool registered = [] {
   const AttentionShape smollm{9, 3, 64, 0.125f};  // SmolLM2-135M
   const AttentionShape llama1b{32, 8, 64, 0.125f};
@@ -204,6 +278,11 @@ const bool registered = [] {
   add_case("prefill_sums", {smollm, 2048, 2048, 0, true});
   add_case("rows:1_sums", {smollm, 4096, 1, 0, true});
   for (const std::size_t rows : {8u, 64u}) add_case("rows:" + std::to_string(rows), {smollm, 4096, rows, 0});
+  for (const AttentionShape& shape : {smollm, llama8b, AttentionShape{16, 4, 256, 0.0625f}}) {
+    add_decode<HeadMajor>("head_major", shape);
+  }
+  add_decode<TokenMajor>("token_major", smollm);
+  add_decode<Paged<64>>("paged64", smollm);
   add("prefill/" + shape_name(smollm) + "/eigen", 2048, 1,
       [=](benchmark::State& state) { run_eigen(state, smollm, 2048); });
   return true;

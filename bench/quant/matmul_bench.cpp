@@ -18,24 +18,24 @@
 #include <lazyllm/quant/q6_k.hpp>
 #include <lazyllm/quant/q8_0.hpp>
 
+#include "support/from_memory.hpp"
 #include "support/kernel_bound.hpp"
 #include "support/machine_peak.hpp"
 
 #define EIGEN_DONT_PARALLELIZE
 #define EIGEN_MPL2_ONLY
 #include <benchmark/benchmark.h>
-#include <unistd.h>
 
 #include <Eigen/Core>
 #include <algorithm>
 #include <array>
 #include <cctype>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <random>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -59,16 +59,6 @@ constexpr std::array<Shape, 12> shapes{{{576, 576},
                                         {4096, 14336},
                                         {14336, 4096}}};
 constexpr std::size_t most_cold_rows = 16;
-constexpr std::size_t slice_bytes = std::size_t{20} << 20;  // of cold weights, before as many are plainly read
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
-
-/// More than 1 GB, and more than twice the last cache.
-std::size_t cold_bytes() {
-  const long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-  return std::max(std::size_t{1} << 30, cache > 0 ? 2 * static_cast<std::size_t>(cache) : 0);
-}
 
 ThreadPool& pool() {
   static ThreadPool threads(cpu_count());
@@ -123,19 +113,18 @@ std::vector<typename F::Block> random_blocks(Shape shape) {
   return blocks;
 }
 
-/// Seconds that all threads take to read `count` matrices from `first` on, around the end.
+/// Reads `count` matrices from `first` on, around the end, with all threads; returns how many bytes that were.
 template <class F>
-double read_seconds(std::span<const PackedMatrix<F>> weights, std::size_t first, std::size_t count) {
+std::size_t read_plainly(std::span<const PackedMatrix<F>> weights, std::size_t first, std::size_t count) {
   constexpr std::size_t parts = 8, step = 256;  // of a matrix; bytes that read_memory reads at least
   const std::size_t part_bytes = weights[0].size_bytes() / (parts * step) * step;
-  const auto start = Clock::now();
   pool().parallel_for(count * parts, [&](std::size_t begin, std::size_t end) {
     for (std::size_t i = begin; i < end; ++i) {
       const std::byte* const part = weights[(first + i / parts) % weights.size()].panel(0) + i % parts * part_bytes;
       dispatch_float(active_isa(), [&](auto tag) { bench::read_memory<1>(tag, part, part_bytes, 0); });
     }
   });
-  return seconds_since(start) * static_cast<double>(weights[0].size_bytes()) / static_cast<double>(parts * part_bytes);
+  return count * parts * part_bytes;
 }
 
 template <class F>
@@ -145,7 +134,7 @@ void run_matmul(benchmark::State& state, Shape shape) {
   const std::vector<typename F::Block> stored = random_blocks<F>(shape);
   const auto bytes = std::as_bytes(std::span(stored));
   const bool cold = rows <= most_cold_rows;
-  const std::size_t copies = cold ? cold_bytes() / bytes.size() + 1 : 1;
+  const std::size_t copies = cold ? bench::cold_bytes() / bytes.size() + 1 : 1;
   std::vector<PackedMatrix<F>> weights;
   for (std::size_t i = 0; i < copies; ++i) {
     weights.push_back(PackedMatrix<F>::pack(bytes, out_features, in_features, pool()));
@@ -153,29 +142,20 @@ void run_matmul(benchmark::State& state, Shape shape) {
   const std::vector<float> values = random_floats(rows * in_features);
   std::vector<float> out(rows * out_features);
   Activations x;
-  const std::size_t slice = std::max<std::size_t>(1, slice_bytes / weights[0].size_bytes());
-  std::size_t next = 0, products = 0;  // of this slice
-  std::vector<double> shares;
-  auto start = Clock::now();
+  bench::ReadShare share(weights[0].size_bytes());
+  std::size_t next = 0;
   for (auto _ : state) {
     x.assign(ConstRows(values.data(), rows, in_features));
     matmul(x, weights[next], Rows(out.data(), rows, out_features), pool());
     next = (next + 1) % copies;
     benchmark::ClobberMemory();
-    if (!cold || ++products < slice) continue;
-    const double product_seconds = seconds_since(start);
-    state.PauseTiming();
-    shares.push_back(read_seconds(std::span<const PackedMatrix<F>>(weights), next, slice) / product_seconds);
-    next = (next + slice) % copies;
-    products = 0;
-    state.ResumeTiming();
-    start = Clock::now();
+    if (!cold) continue;
+    share.end_pass(state, [&](std::size_t passes) {
+      const std::size_t first = std::exchange(next, (next + passes) % copies);
+      return read_plainly(std::span<const PackedMatrix<F>>(weights), first, passes);
+    });
   }
-  if (!shares.empty()) {
-    const auto middle = shares.begin() + static_cast<std::ptrdiff_t>(shares.size() / 2);
-    std::nth_element(shares.begin(), middle, shares.end());
-    state.counters["of_read_peak"] = *middle;
-  }
+  share.report(state, "of_read_peak");
   report(state, static_cast<double>(rows * in_features * out_features), static_cast<double>(weights[0].size_bytes()),
          F::Panel::reads_codes, bench::kernel_bound<typename F::Panel>(active_isa(), rows));
 }

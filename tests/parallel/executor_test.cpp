@@ -52,6 +52,22 @@ TEST_CASE("SerialExecutor calls nothing for an empty range") {
   CHECK_FALSE(called);
 }
 
+TEST_CASE("for_ranges of an executor without parallel_ranges calls the body for each range") {
+  static_assert(!lazyllm::RangeExecutor<Backwards> && !lazyllm::RangeExecutor<SerialExecutor>);
+  Backwards executor;
+  std::vector<std::size_t> visited;
+  std::size_t calls = 0;
+  lazyllm::detail::for_ranges(3, executor, [&](auto& ranges) {
+    ++calls;
+    for (lazyllm::WorkRange range = ranges.next(); !range.empty(); range = ranges.next()) {
+      REQUIRE(range.size() == 1);
+      visited.push_back(range.begin);
+    }
+  });
+  CHECK(calls == 3);
+  CHECK(visited == std::vector<std::size_t>{2, 1, 0});
+}
+
 TEST_CASE("an exception passes through SerialExecutor") {
   const auto fail = [](std::size_t, std::size_t) { throw std::runtime_error("body"); };
   CHECK_THROWS_WITH_AS(SerialExecutor{}.parallel_for(1, fail), "body", std::runtime_error);

@@ -123,6 +123,44 @@ TEST_CASE("a thread that is done takes from another's share") {
   }
 }
 
+TEST_CASE("parallel_ranges visits every index once, and calls the body at most once a thread") {
+  for (std::size_t threads = 1; threads <= 4; ++threads) {
+    ThreadPool pool(threads);
+    for (const std::size_t n : {std::size_t{1}, std::size_t{2}, std::size_t{5}, std::size_t{64}, std::size_t{1000}}) {
+      std::vector<int> visits(n, 0);
+      std::atomic<std::size_t> calls = 0, calls_for_nothing = 0;
+      pool.parallel_ranges(n, [&](auto& ranges) {
+        ++calls;
+        lazyllm::WorkRange range = ranges.next();
+        if (range.empty()) ++calls_for_nothing;
+        for (; !range.empty(); range = ranges.next()) {
+          for (std::size_t i = range.begin; i < range.end; ++i) ++visits[i];
+        }
+      });
+      CHECK(calls >= 1);
+      CHECK(calls <= threads);
+      CHECK(calls_for_nothing == 0);
+      CHECK(visits == std::vector<int>(n, 1));
+    }
+  }
+}
+
+TEST_CASE("a body of parallel_ranges that throws before it takes a range, or between two, ends the call") {
+  for (std::size_t threads = 1; threads <= 4; ++threads) {
+    ThreadPool pool(threads);
+    for (int taken = 0; taken < 3; ++taken) {
+      const auto body = [&](auto& ranges) {
+        for (int i = 0; i < taken; ++i) ranges.next();
+        throw std::runtime_error("body");
+      };
+      CHECK_THROWS_WITH_AS(pool.parallel_ranges(100, body), "body", std::runtime_error);
+      std::atomic<std::size_t> after = 0;
+      pool.parallel_for(40, [&](std::size_t begin, std::size_t end) { after += end - begin; });
+      CHECK(after == 40);
+    }
+  }
+}
+
 TEST_CASE("an exception of the body reaches the caller after all chunks ended, and the pool stays usable") {
   for (std::size_t threads = 1; threads <= 4; ++threads) {
     ThreadPool pool(threads);

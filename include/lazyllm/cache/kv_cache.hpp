@@ -59,7 +59,7 @@ class LayerCache {
   [[nodiscard]] std::size_t size_bytes() const { return size() * token_bytes(); }
   [[nodiscard]] bool contains(TokenIndex token) const {
     LAZYLLM_EXPECTS(token < slot_of_.size());
-    return slot_of_[token] != no_slot;
+    return in_place_ ? token < size() : slot_of_[token] != no_slot;
   }
 
   /// Gives tokens their slots. Their rows are undefined until they are stored, which threads may then do side by side.
@@ -69,13 +69,13 @@ class LayerCache {
   }
   /// Stores a token's rows: `key` and `value` are [kv_heads * head_dim]. Adds the token where it is not here.
   void store(TokenIndex token, std::span<const float> key, std::span<const float> value) {
-    encode(contains(token) ? slot_of_[token] : add(token), key, value);
+    encode(contains(token) ? slot_of(token) : add(token), key, value);
   }
 
   /// Forgets a token that is here; the last slot's token moves into its slot. O(token_bytes), no allocation.
   void remove(TokenIndex token) {
     LAZYLLM_EXPECTS(contains(token));
-    const std::size_t slot = slot_of_[token];
+    const std::size_t slot = slot_of(token);
     const std::size_t last = size() - 1;
     if (slot != last) {
       for (std::size_t head = 0; head < sizes_.shape.kv_heads; ++head) {
@@ -86,6 +86,7 @@ class LayerCache {
       slot_of_[token_of_[slot]] = static_cast<std::uint32_t>(slot);
     }
     ascending_ = slot == last && ascending_;
+    in_place_ = slot == last && in_place_;
     slot_of_[token] = no_slot;
     token_of_.pop_back();
     if constexpr (PagedLayout<Layout>) {
@@ -106,10 +107,10 @@ class LayerCache {
     LAZYLLM_EXPECTS(contains(token) && out.size() == token_bytes());
     std::byte* to = out.data();
     for (std::size_t head = 0; head < sizes_.shape.kv_heads; ++head, to += sizes_.key_bytes) {
-      std::memcpy(to, key_at(*this, head, slot_of_[token]), sizes_.key_bytes);
+      std::memcpy(to, key_at(*this, head, slot_of(token)), sizes_.key_bytes);
     }
     for (std::size_t head = 0; head < sizes_.shape.kv_heads; ++head, to += sizes_.value_bytes) {
-      std::memcpy(to, value_at(*this, head, slot_of_[token]), sizes_.value_bytes);
+      std::memcpy(to, value_at(*this, head, slot_of(token)), sizes_.value_bytes);
     }
   }
   /// Adds a token with the bits that export_token gave, of a cache of any layout with the same elements and sizes.
@@ -129,19 +130,19 @@ class LayerCache {
   /// The rows of a token that is here, until a token is removed.
   [[nodiscard]] const Key* key(std::size_t kv_head, TokenIndex token) const {
     LAZYLLM_EXPECTS(contains(token));
-    return reinterpret_cast<const Key*>(key_at(*this, kv_head, slot_of_[token]));
+    return reinterpret_cast<const Key*>(key_at(*this, kv_head, slot_of(token)));
   }
   [[nodiscard]] const Value* value(std::size_t kv_head, TokenIndex token) const {
     LAZYLLM_EXPECTS(contains(token));
-    return reinterpret_cast<const Value*>(value_at(*this, kv_head, slot_of_[token]));
+    return reinterpret_cast<const Value*>(value_at(*this, kv_head, slot_of(token)));
   }
   /// Whether a head's keys of these tokens, which are here and ascend, lie one behind the other, and its values
   /// (AdjacencyReader). O(1) while tokens were added in ascending order and none but the last removed.
   [[nodiscard]] bool adjacent(std::size_t kv_head, std::span<const TokenIndex> tokens) const {
     if (tokens.empty()) return true;
     LAZYLLM_EXPECTS(contains(tokens.front()) && contains(tokens.back()));
-    const std::size_t first = slot_of_[tokens.front()], last = first + tokens.size() - 1;
-    if (slot_of_[tokens.back()] != last) return false;
+    const std::size_t first = slot_of(tokens.front()), last = first + tokens.size() - 1;
+    if (slot_of(tokens.back()) != last) return false;
     for (std::size_t slot = first; slot <= last; ++slot) {  // for HeadMajor nothing is left of this
       if (row(kv_head, slot) - row(kv_head, first) != slot - first) return false;
     }
@@ -175,6 +176,10 @@ class LayerCache {
     std::size_t first_value;  // offset
   };
 
+  /// The slot of a token that is here. The table is only read where tokens were left out: its lines are far apart, and
+  /// nothing asks for them ahead.
+  [[nodiscard]] std::size_t slot_of(TokenIndex token) const { return in_place_ ? token : slot_of_[token]; }
+
   /// Gives a new token its slot.
   std::size_t add(TokenIndex token) {
     LAZYLLM_EXPECTS(!contains(token) && size() < sizes_.shape.slots);
@@ -183,6 +188,7 @@ class LayerCache {
       if (slot % Layout::page_tokens == 0) pages_.push_back(pool_->take());
     }
     ascending_ = slot == 0 || (ascending_ && token > token_of_.back());
+    in_place_ = token == slot && (slot == 0 || in_place_);
     slot_of_[token] = static_cast<std::uint32_t>(slot);
     token_of_.push_back(token);
     return slot;
@@ -222,6 +228,7 @@ class LayerCache {
   std::vector<std::uint32_t> slot_of_;  // by token
   std::vector<TokenIndex> token_of_;    // by slot
   bool ascending_ = true;               // which ascend
+  bool in_place_ = true;                // and have their own indices as slots
 };
 static_assert(AdjacencyReader<LayerCache<>> && AdjacencyReader<LayerCache<Paged<64>, Int8, Float16>>);
 

@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <limits>
 #include <span>
+#include <utility>
 
 namespace lazyllm::inline v0 {
 
@@ -126,12 +127,34 @@ class AttentionJob {
   void run_split(E& executor) {
     const std::size_t items = shape_.kv_heads * blocks_ * segments_;
     const std::size_t macs = 2 * rows_.size() * keys_ * shape_.heads * shape_.head_dim;
-    spread(items, macs, executor, [this](std::size_t begin, std::size_t end) {
-      const WorkspaceLease lease(scratch_.workspaces());
-      StoredAttention<V, KV> stored;
-      for (std::size_t i = begin; i < end; ++i) {
+    const auto attend = [this](auto& ranges) { attend_ranges(ranges); };
+    if (macs < serial_macs) {
+      const SerialExecutor here;
+      for_ranges(items, here, attend);
+    } else {
+      for_ranges(items, executor, attend);
+    }
+    for (std::size_t i = 0; i < items; i += segments_) {
+      const SplitItem item = split_item(i);
+      for (std::size_t s = 1; s < segments_; ++s) {
+        merge_states(V{}, item.rows.tokens * blocking_.group, blocking_.padded_dim, split_state(i + s), split_state(i));
+      }
+      finish(item.rows, item.kv_head, split_state(i));
+    }
+  }
+
+  /// What one thread does of run_split's items.
+  template <class Ranges>
+  void attend_ranges(Ranges& ranges) const {
+    const WorkspaceLease lease(scratch_.workspaces());
+    StoredAttention<V, KV> stored;
+    std::size_t loaded = blocks_ * shape_.kv_heads;  // whose queries: none yet
+    for (WorkRange range = ranges.next(); !range.empty(); range = ranges.next()) {
+      for (std::size_t i = range.begin; i < range.end; ++i) {
         const auto [b, kv_head, s] = split_item(i);
-        if (i == begin || s == 0) operands_.load_queries(b.first, b.tokens, kv_head, *lease);
+        if (std::exchange(loaded, i / segments_) != i / segments_) {
+          operands_.load_queries(b.first, b.tokens, kv_head, *lease);
+        }
         const AttentionSegment segment = segment_into(split_state(i), true, b, kv_head, s, *lease);
         const SegmentRows<KV> rows = segment_rows(b, kv_head, s);
         if (rows.groups() == 0) continue;
@@ -141,15 +164,8 @@ class AttentionJob {
           attend_segment(segment, rows, *lease);
         }
       }
-      stored.finish();
-    });
-    for (std::size_t i = 0; i < items; i += segments_) {
-      const SplitItem item = split_item(i);
-      for (std::size_t s = 1; s < segments_; ++s) {
-        merge_states(V{}, item.rows.tokens * blocking_.group, blocking_.padded_dim, split_state(i + s), split_state(i));
-      }
-      finish(item.rows, item.kv_head, split_state(i));
     }
+    stored.finish();
   }
 
   /// An item of run_split: a block's rows against one segment of keys.

@@ -4,6 +4,7 @@
 
 #include <concepts>
 #include <cstddef>
+#include <utility>
 
 namespace lazyllm::inline v0 {
 
@@ -22,6 +23,26 @@ concept Executor = requires(E& e, std::size_t n, const detail::ExecutorProbe& bo
   e.parallel_for(n, body);
 };
 
+/// Indices begin to end - 1 of a loop.
+struct WorkRange {
+  std::size_t begin = 0, end = 0;
+  [[nodiscard]] std::size_t size() const { return end - begin; }
+  [[nodiscard]] bool empty() const { return begin == end; }
+};
+
+namespace detail {
+struct RangesProbe {
+  void operator()(auto& ranges) const { static_cast<void>(WorkRange(ranges.next())); }
+};
+}  // namespace detail
+
+/// An Executor that tells its body when a thread is done. parallel_ranges(n, body): as parallel_for, but a thread calls
+/// body(ranges) once, and that calls ranges.next(), an WorkRange, until it is empty.
+template <class E>
+concept RangeExecutor = Executor<E> && requires(E& e, std::size_t n, const detail::RangesProbe& body) {
+  e.parallel_ranges(n, body);
+};
+
 /// Runs everything on the calling thread.
 struct SerialExecutor {
   [[nodiscard]] static constexpr std::size_t concurrency() { return 1; }
@@ -34,6 +55,29 @@ struct SerialExecutor {
 static_assert(Executor<SerialExecutor>);
 
 namespace detail {
+
+/// One range, then none.
+class SingleRange {
+ public:
+  SingleRange(std::size_t begin, std::size_t end) : range_{begin, end} {}
+  WorkRange next() { return std::exchange(range_, WorkRange{}); }
+
+ private:
+  WorkRange range_;
+};
+
+/// parallel_ranges, or where the executor has none, parallel_for with a call for each range.
+template <Executor E, class Body>
+void for_ranges(std::size_t n, E& executor, const Body& body) {
+  if constexpr (RangeExecutor<E>) {
+    executor.parallel_ranges(n, body);
+  } else {
+    executor.parallel_for(n, [&](std::size_t begin, std::size_t end) {
+      SingleRange range(begin, end);
+      body(range);
+    });
+  }
+}
 
 /// Elements below which row-wise work stays on the calling thread: waking others costs more than about 10 us of it.
 inline constexpr std::size_t serial_elements = 32768;

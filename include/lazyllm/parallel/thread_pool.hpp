@@ -44,8 +44,8 @@ class ThreadPool {
   [[nodiscard]] std::size_t concurrency() const { return threads_; }
 
   /// Each thread starts with one of concurrency() equal parts of [0, n), and takes half of what is left of it at a
-  /// time; when it is done, half of what is left of another's. An exception of the body is rethrown here after all
-  /// ended.
+  /// time; when it is done, half of what is left of another's. After an exception of the body what nobody has claimed
+  /// yet is dropped; it is rethrown here once all threads are done.
   template <std::invocable<std::size_t, std::size_t> Body>
   void parallel_for(std::size_t n, Body&& body) {
     if (n == 0) return;
@@ -53,28 +53,72 @@ class ThreadPool {
       body(std::size_t{0}, n);
       return;
     }
+    parallel_ranges(n, [&](auto& ranges) {
+      for (WorkRange range = ranges.next(); !range.empty(); range = ranges.next()) body(range.begin, range.end);
+    });
+  }
+
+  /// The same ranges: each thread that gets any calls body(ranges) once (RangeExecutor).
+  template <class Body>
+  void parallel_ranges(std::size_t n, Body&& body) {
+    if (n == 0) return;
+    if (workers_.empty() || n == 1) {
+      detail::SingleRange whole(0, n);
+      body(whole);
+      return;
+    }
     LAZYLLM_EXPECTS(n < none_left);
     using Callable = std::remove_reference_t<Body>;
     run({n, const_cast<void*>(static_cast<const void*>(std::addressof(body))),
-         [](void* context, std::size_t begin, std::size_t end) { (*static_cast<Callable*>(context))(begin, end); }});
+         [](void* context, Ranges& ranges) { (*static_cast<Callable*>(context))(ranges); }});
   }
 
  private:
-  using Call = void (*)(void* context, std::size_t begin, std::size_t end);
+  class Ranges;
+  using Call = void (*)(void* context, Ranges& ranges);
   struct Job {
     std::size_t n = 0;
     void* context = nullptr;
     Call call = nullptr;
-  };
-  struct Range {
-    std::size_t begin = 0, end = 0;
-    [[nodiscard]] std::size_t size() const { return end - begin; }
   };
   // What is left of a thread's part: the generation of the job (high half) and the first index that nobody claimed
   // (low half). On a cache line of its own, which mostly its thread writes. Between jobs every share has the last
   // generation and nothing left.
   struct alignas(64) Share {
     std::atomic<std::uint64_t> next{none_left};
+  };
+
+  /// What one thread gets of a job: of its own share, then of the other threads'.
+  class Ranges {
+   public:
+    /// `claimed`: a first range, or none.
+    Ranges(ThreadPool& pool, std::size_t n, std::uint32_t generation, std::size_t thread, WorkRange claimed)
+        : pool_(pool), n_(n), generation_(generation), thread_(thread), claimed_(claimed) {}
+
+    /// Whether next() gives another one.
+    [[nodiscard]] bool any() {
+      while (claimed_.empty() && helped_ < pool_.threads_) {
+        claimed_ = pool_.claim(n_, generation_, (thread_ + helped_) % pool_.threads_);
+        if (claimed_.empty()) ++helped_;
+      }
+      return !claimed_.empty();
+    }
+    WorkRange next() {
+      if (!any()) return {};
+      taken_ += claimed_.size();
+      return std::exchange(claimed_, {});
+    }
+    /// Indices of the ranges so far.
+    [[nodiscard]] std::size_t taken() const { return taken_; }
+
+   private:
+    ThreadPool& pool_;
+    const std::size_t n_;
+    const std::uint32_t generation_;
+    const std::size_t thread_;
+    WorkRange claimed_;
+    std::size_t helped_ = 0;  // shares where nothing is left
+    std::size_t taken_ = 0;
   };
 
   static constexpr std::uint64_t none_left = (std::uint64_t{1} << 32) - 1;
@@ -89,7 +133,7 @@ class ThreadPool {
   }
 
   /// The part of [0, n) that a thread starts with; only those of the last threads are empty.
-  [[nodiscard]] Range part(std::size_t thread, std::size_t n) const {
+  [[nodiscard]] WorkRange part(std::size_t thread, std::size_t n) const {
     const std::size_t least = n / threads_, more = n % threads_;
     const std::size_t begin = thread * least + std::min(thread, more);
     return {begin, begin + least + (thread < more ? 1 : 0)};
@@ -104,7 +148,7 @@ class ThreadPool {
   void run(const Job& job) {
     const std::uint32_t generation = generation_.load(std::memory_order_relaxed) + 1;
     // The caller's first claim costs no exchange: nobody else looks before the generation is stored.
-    const Range mine = part(0, job.n), first{mine.begin, mine.begin + half(mine.size())};
+    const WorkRange mine = part(0, job.n), first{mine.begin, mine.begin + half(mine.size())};
     shares_[0].next.store(share_value(generation, first.end, mine.end), std::memory_order_release);
     for (std::size_t t = job.n; t < threads_; ++t) {
       shares_[t].next.store(share_value(generation, 0, 0), std::memory_order_release);
@@ -114,10 +158,8 @@ class ThreadPool {
     call_.store(job.call, std::memory_order_release);
     generation_.store(generation, std::memory_order_release);
     if (sleeping_.load() != 0) generation_.notify_all();
-    run_range(job, first);
-    std::size_t done = first.size();
-    for (std::size_t t = 0; t < threads_; ++t) done += run_share(job, generation, t);
-    expected_ += job.n - done;
+    Ranges ranges(*this, job.n, generation, 0, first);
+    expected_ += job.n - run_ranges(job, ranges);
     for (int spins = 0; finished_.load(std::memory_order_acquire) != expected_;) {
       if (++spins < spin_count) {
         relax();
@@ -128,18 +170,23 @@ class ThreadPool {
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
   }
 
-  void run_range(const Job& job, Range range) {
+  /// Runs what a thread can get, and returns how many indices that were. A job that has nothing left may be over.
+  std::size_t run_ranges(const Job& job, Ranges& ranges) {
+    if (!ranges.any()) return 0;
     try {
-      job.call(job.context, range.begin, range.end);
+      job.call(job.context, ranges);
     } catch (...) {
       const std::lock_guard lock(failure_mutex_);
       if (!failure_) failure_ = std::current_exception();
     }
+    while (!ranges.next().empty()) {  // of a body that threw: dropped
+    }
+    return ranges.taken();
   }
 
   /// Half of what is left of a thread's share; empty when nothing is, or when the job is over.
-  [[nodiscard]] Range claim(std::size_t n, std::uint32_t generation, std::size_t owner) {
-    const Range whole = part(owner, n);
+  [[nodiscard]] WorkRange claim(std::size_t n, std::uint32_t generation, std::size_t owner) {
+    const WorkRange whole = part(owner, n);
     std::atomic<std::uint64_t>& next = shares_[owner].next;
     std::uint64_t seen = next.load(std::memory_order_acquire);
     for (;;) {
@@ -160,16 +207,6 @@ class ThreadPool {
     }
   }
 
-  /// Runs what is left of a thread's share, and returns how many indices that were.
-  std::size_t run_share(const Job& job, std::uint32_t generation, std::size_t owner) {
-    std::size_t done = 0;
-    for (Range range = claim(job.n, generation, owner); range.size() != 0; range = claim(job.n, generation, owner)) {
-      run_range(job, range);
-      done += range.size();
-    }
-    return done;
-  }
-
   void work(std::size_t thread) {
     std::uint32_t seen = 0;
     for (;;) {
@@ -179,9 +216,9 @@ class ThreadPool {
       // A late worker may read the fields of a later job: then this generation has nothing left to claim.
       const Job job{size_.load(std::memory_order_acquire), context_.load(std::memory_order_acquire),
                     call_.load(std::memory_order_acquire)};
-      for (std::size_t i = 0; i < threads_; ++i) {
-        const std::size_t done = run_share(job, generation, (thread + i) % threads_);
-        if (done != 0) finished_.fetch_add(done, std::memory_order_release);
+      Ranges ranges(*this, job.n, generation, thread, {});
+      if (const std::size_t done = run_ranges(job, ranges); done != 0) {
+        finished_.fetch_add(done, std::memory_order_release);
       }
     }
   }
@@ -229,6 +266,6 @@ class ThreadPool {
   alignas(64) std::atomic<std::size_t> sleeping_{0};
   std::atomic<bool> stop_{false};
 };
-static_assert(Executor<ThreadPool>);
+static_assert(RangeExecutor<ThreadPool>);
 
 }  // namespace lazyllm::inline v0
