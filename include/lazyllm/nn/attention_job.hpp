@@ -127,12 +127,14 @@ class AttentionJob {
   void run_split(E& executor) {
     const std::size_t items = shape_.kv_heads * blocks_ * segments_;
     const std::size_t macs = 2 * rows_.size() * keys_ * shape_.heads * shape_.head_dim;
-    const auto attend = [this](auto& ranges) { attend_ranges(ranges); };
+    const auto attend_on = [&](auto& threads) {
+      for_ranges(items, threads, [&](auto& ranges) { attend_ranges(ranges, threads.concurrency() > 1); });
+    };
     if (macs < serial_macs) {
       const SerialExecutor here;
-      for_ranges(items, here, attend);
+      attend_on(here);
     } else {
-      for_ranges(items, executor, attend);
+      attend_on(executor);
     }
     for (std::size_t i = 0; i < items; i += segments_) {
       const SplitItem item = split_item(i);
@@ -143,11 +145,11 @@ class AttentionJob {
     }
   }
 
-  /// What one thread does of run_split's items.
+  /// What one thread does of run_split's items; `shares_memory`: beside others.
   template <class Ranges>
-  void attend_ranges(Ranges& ranges) const {
+  void attend_ranges(Ranges& ranges, bool shares_memory) const {
     const WorkspaceLease lease(scratch_.workspaces());
-    StoredAttention<V, KV> stored;
+    StoredAttention<V, KV> stored(shares_memory);
     std::size_t loaded = blocks_ * shape_.kv_heads;  // whose queries: none yet
     for (WorkRange range = ranges.next(); !range.empty(); range = ranges.next()) {
       for (std::size_t i = range.begin; i < range.end; ++i) {

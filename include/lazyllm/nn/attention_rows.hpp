@@ -71,11 +71,11 @@ class SegmentRows {
       std::memcpy(values + i * value_bytes, kv_.value(kv_head_, token), value_bytes);
     });
   }
-  /// Puts a group's stored rows to keys and values [key_group].
+  /// Puts a group's stored rows to keys and values [key_group], and asks for them.
   void look_up(std::size_t group, Key* keys, Value* values) const {
     for_group(group, [&](std::size_t i, TokenIndex token) {
-      keys[i] = kv_.key(kv_head_, token);
-      values[i] = kv_.value(kv_head_, token);
+      ask(keys[i] = kv_.key(kv_head_, token));
+      ask(values[i] = kv_.value(kv_head_, token));
     });
   }
 

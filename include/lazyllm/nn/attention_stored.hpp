@@ -18,6 +18,8 @@ namespace lazyllm::inline v0::detail {
 template <class V, KeyValueReader KV>
 class StoredAttention {
  public:
+  /// `shares_memory`: other threads read from it at the same time.
+  explicit StoredAttention(bool) {}
   [[nodiscard]] static bool takes(const AttentionSegment&) { return false; }
   void add(const AttentionSegment&, const SegmentRows<KV>&, const SegmentRows<KV>&, AttentionWorkspace&) {}
   void finish() {}
@@ -28,6 +30,7 @@ class StoredAttention {
 template <KeyValueReader KV>
 class StoredAttention<VnniFloats, KV> {
  public:
+  explicit StoredAttention(bool shares_memory) : panel_(shares_memory) {}
   [[nodiscard]] static bool takes(const AttentionSegment& segment) { return StoredWeightCodes::takes(segment); }
 
   /// attend() of a segment, whose values are added to its state by the next add() or finish(). All segments have as
@@ -35,8 +38,7 @@ class StoredAttention<VnniFloats, KV> {
   void add(const AttentionSegment& segment, const SegmentRows<KV>& rows, const SegmentRows<KV>& next,
            AttentionWorkspace& workspace) {
     const std::size_t bytes = key_group * row_bytes<Int8>(segment.head_dim);
-    far_ = (6144 + bytes - 1) / bytes;
-    middle_ = (3072 + bytes - 1) / bytes;
+    ahead_ = {(3072 + bytes - 1) / bytes, (6144 + bytes - 1) / bytes};
     panel_.begin(segment, rows.groups() * key_group);
     adjacent_[turn_] = rows.adjacent(rows.whole_groups(), keys_, values_[turn_]);
     if (adjacent_[turn_]) {
@@ -45,13 +47,13 @@ class StoredAttention<VnniFloats, KV> {
     } else {
       score_listed(rows, next);
     }
-    sum_left(rows.groups() * key_group);
+    panel_.sum_left(rows.groups() * key_group, values_[1 - turn_], adjacent_[1 - turn_]);
     panel_.end_scores();
     turn_ = 1 - turn_;
   }
 
   /// Adds what is left.
-  void finish() { sum_left(0); }
+  void finish() { panel_.sum_left(0, values_[1 - turn_], adjacent_[1 - turn_]); }
 
  private:
   static constexpr std::size_t most_ahead = 6;  // groups
@@ -60,55 +62,48 @@ class StoredAttention<VnniFloats, KV> {
   /// keys, then values.
   void score_adjacent(const SegmentRows<KV>& rows, const SegmentRows<KV>& next, std::size_t bytes, std::byte* copies) {
     const Int8** const values = values_[turn_];
-    const std::size_t groups = rows.groups(), whole = rows.whole_groups();
-    for (std::size_t group = whole; group < groups; ++group, copies += 2 * bytes) {
+    const std::size_t groups = rows.groups(), end = groups + ahead_.far;
+    for (std::size_t group = rows.whole_groups(); group < groups; ++group, copies += 2 * bytes) {
       rows.copy(group, copies, copies + bytes);
       keys_[group] = reinterpret_cast<const Int8*>(copies);
       values[group] = reinterpret_cast<const Int8*>(copies + bytes);
     }
-    std::size_t known = groups + std::min(far_, next.whole_groups());
+    std::size_t known = std::min(end, groups + next.whole_groups());
     if (!next.adjacent(known - groups, keys_ + groups, values + groups)) known = groups;
-    for (std::size_t group = 0; group < groups; ++group) {
-      make_room(group);
-      const std::size_t last = known - 1, near = std::min(group + 1, last);
-      const std::size_t middle = std::min(group + middle_, last), far = std::min(group + far_, last);
-      const Int8* const ahead[] = {keys_[near], values[near], keys_[middle], values[middle], keys_[far], values[far]};
-      panel_.score(keys_[group], values[group], group * key_group, ahead);
+    std::fill(keys_ + known, keys_ + end, keys_[known - 1]);
+    std::fill(values + known, values + end, values[known - 1]);
+    for (std::size_t group = 0; group < groups; group += key_tile / key_group) {
+      take_tile(AdjacentGroups{keys_ + group, values + group, ahead_}, group);
     }
   }
 
   /// The same of rows that lie anywhere.
   void score_listed(const SegmentRows<KV>& rows, const SegmentRows<KV>& next) {
-    const std::size_t groups = rows.groups();
     const Int8** const values = values_[turn_];
-    const std::size_t known = groups + std::min(far_, next.groups());
-    const auto look_up = [&](std::size_t group) {
-      const bool here = group < groups;
-      const std::size_t first = group * key_group;
-      if (group < known) (here ? rows : next).look_up(here ? group : group - groups, keys_ + first, values + first);
-    };
-    for (std::size_t group = 0; group < far_; ++group) look_up(group);
-    for (std::size_t group = 0; group < groups; ++group) {
-      look_up(group + far_);
-      make_room(group);
-      const std::size_t first = group * key_group;
-      const std::size_t middle = std::min(group + middle_, known - 1) * key_group;
-      const std::size_t far = std::min(group + far_, known - 1) * key_group;
-      const Int8* const* const ahead[] = {keys_ + middle, values + middle, keys_ + far, values + far};
-      panel_.score(keys_ + first, values + first, first, ahead);
+    const std::size_t groups = rows.groups(), end = groups + ahead_.far;
+    const std::size_t known = std::min(end, groups + next.groups());
+    std::size_t found = 0;
+    for (std::size_t group = 0; group < groups; group += key_tile / key_group) {
+      for (; found < std::min(end, group + key_tile / key_group + ahead_.far); ++found) {
+        const Int8** const to_keys = keys_ + found * key_group;
+        const Int8** const to_values = values + found * key_group;
+        if (found < groups) {
+          rows.look_up(found, to_keys, to_values);
+        } else if (found < known) {
+          next.look_up(found - groups, to_keys, to_values);
+        } else {
+          std::copy_n(to_keys - key_group, key_group, to_keys);
+          std::copy_n(to_values - key_group, key_group, to_values);
+        }
+      }
+      take_tile(ListedGroups{keys_ + group * key_group, values + group * key_group, ahead_}, group);
     }
   }
 
-  /// Sums the tile of the segment before that scores of this group are going to replace.
-  void make_room(std::size_t group) {
-    const std::size_t first = group * key_group;
-    if (first % key_tile == 0 && first < panel_.left_keys()) sum_tile(first);
+  template <class Groups>
+  void take_tile(const Groups& groups, std::size_t group) {
+    panel_.take_tile(groups, group * key_group, values_[1 - turn_], adjacent_[1 - turn_]);
   }
-  /// Sums the segment before from key `first` on.
-  void sum_left(std::size_t first) {
-    for (; first < panel_.left_keys(); first += key_tile) sum_tile(first);
-  }
-  void sum_tile(std::size_t first) { panel_.sum_tile(values_[1 - turn_], adjacent_[1 - turn_], first); }
 
   StoredWeightCodes panel_;
   // Rows of this segment, or if it is adjacent the first rows of its groups; of values also those of the segment
@@ -116,8 +111,8 @@ class StoredAttention<VnniFloats, KV> {
   const Int8* keys_[segment_keys + most_ahead * key_group];
   const Int8* values_[2][segment_keys + most_ahead * key_group];
   bool adjacent_[2] = {};
-  std::size_t turn_ = 0;              // this segment's place
-  std::size_t middle_ = 0, far_ = 0;  // groups ahead: 3 and 6 KB
+  std::size_t turn_ = 0;  // this segment's place
+  GroupsAhead ahead_;
 };
 
 #endif

@@ -71,8 +71,7 @@ class WeightCodes {
   void score(V tag, const AttentionSegment& segment, std::size_t row, std::size_t keys) {
     begin(segment, row, R, keys);
     for (std::size_t first = 0; first < keys; first += key_tile) {
-      // Later rows see more, and if not all rows are reported, then the last.
-      const bool plain = segment.counts[row] >= first + key_tile && segment.score_rows[row + R - 1] == nullptr;
+      const bool plain = is_plain(first);
       if constexpr (std::same_as<V, VnniFloats>) {
         if (plain) {
           take_sums<R>(first);
@@ -111,6 +110,12 @@ class WeightCodes {
  protected:
   static constexpr float log2_e = 0x1.715476p+0f;
 
+  /// Whether all rows see all of a tile, and none is reported: later rows see more, and if not all rows are reported,
+  /// then the last.
+  [[nodiscard]] bool is_plain(std::size_t first) const {
+    return segment_->counts[row_] >= first + key_tile && segment_->score_rows[row_ + rows_ - 1] == nullptr;
+  }
+
   /// Makes exponents of a tile of the panel's R rows, keeps them, and takes their maxima.
   template <std::size_t R>
   void take_sums(std::size_t first) {
@@ -133,15 +138,21 @@ class WeightCodes {
   template <class Products>
   [[gnu::always_inline]] inline void take_exponents(const CodeScales& scales, std::size_t r, std::size_t first,
                                                     const Products& products) {
-    const __m512 factor = _mm512_set1_ps(scales.queries[row_ + r] * log2_e);
     __m512 maxima = (__m512)maxima_[r];
     LAZYLLM_UNROLL
     for (std::size_t k = 0; k < key_tile; k += 16) {
-      const __m512 exponents = _mm512_fmadd_ps(products(k), factor, _mm512_loadu_ps(scales.value_logs + first + k));
+      const __m512 exponents = exponents_of(scales, r, first + k, products(k));
       _mm512_store_ps(exponents_ + r * segment_keys + first + k, exponents);
       maxima = _mm512_max_ps(maxima, exponents);
     }
     maxima_[r] = (CodeMaxima)maxima;
+  }
+
+  /// Of one row's products of sixteen keys from `key` on.
+  [[gnu::always_inline]] inline __m512 exponents_of(const CodeScales& scales, std::size_t r, std::size_t key,
+                                                    __m512 products) const {
+    const __m512 factor = _mm512_set1_ps(scales.queries[row_ + r] * log2_e);
+    return _mm512_fmadd_ps(products, factor, _mm512_loadu_ps(scales.value_logs + key));
   }
 
   /// Reports the rows' products of a tile, and masks what a row does not see.
