@@ -122,10 +122,12 @@ class AttentionJob {
     });
   }
 
-  /// Few rows: segments are spread over the threads, then merged in order, as run_blocks does.
+  /// Few rows: segments are spread over the threads, then merged in order, as run_blocks does. A block's KV head that a
+  /// thread has alone it merges itself, while others still work; those that threads share wait for the end.
   template <Executor E>
   void run_split(E& executor) {
     const std::size_t items = shape_.kv_heads * blocks_ * segments_;
+    std::fill_n(scratch_.merged_heads(), shape_.kv_heads * blocks_, false);
     const std::size_t macs = 2 * rows_.size() * keys_ * shape_.heads * shape_.head_dim;
     const auto attend_on = [&](auto& threads) {
       for_ranges(items, threads, [&](auto& ranges) { attend_ranges(ranges, threads.concurrency() > 1); });
@@ -136,12 +138,8 @@ class AttentionJob {
     } else {
       attend_on(executor);
     }
-    for (std::size_t i = 0; i < items; i += segments_) {
-      const SplitItem item = split_item(i);
-      for (std::size_t s = 1; s < segments_; ++s) {
-        merge_states(V{}, item.rows.tokens * blocking_.group, blocking_.padded_dim, split_state(i + s), split_state(i));
-      }
-      finish(item.rows, item.kv_head, split_state(i));
+    for (std::size_t head = 0; head < blocks_ * shape_.kv_heads; ++head) {
+      if (!scratch_.merged_heads()[head]) merge_segments(head);
     }
   }
 
@@ -150,10 +148,13 @@ class AttentionJob {
   void attend_ranges(Ranges& ranges, bool shares_memory) const {
     const WorkspaceLease lease(scratch_.workspaces());
     StoredAttention<V, KV> stored(shares_memory);
+    std::size_t* const taken = (*lease).taken.data();
+    std::fill_n(taken, shape_.kv_heads * blocks_, 0);
     std::size_t loaded = blocks_ * shape_.kv_heads;  // whose queries: none yet
     for (WorkRange range = ranges.next(); !range.empty(); range = ranges.next()) {
       for (std::size_t i = range.begin; i < range.end; ++i) {
         const auto [b, kv_head, s] = split_item(i);
+        ++taken[i / segments_];
         if (std::exchange(loaded, i / segments_) != i / segments_) {
           operands_.load_queries(b.first, b.tokens, kv_head, *lease);
         }
@@ -168,6 +169,22 @@ class AttentionJob {
       }
     }
     stored.finish();
+    for (std::size_t head = 0; head < blocks_ * shape_.kv_heads; ++head) {
+      if (taken[head] != segments_) continue;
+      merge_segments(head);
+      scratch_.merged_heads()[head] = true;
+    }
+  }
+
+  /// Merges the segments of a block's KV head, block + kv_head * blocks_, into its output.
+  void merge_segments(std::size_t head) const {
+    const std::size_t first = head * segments_;
+    const SplitItem item = split_item(first);
+    for (std::size_t s = 1; s < segments_; ++s) {
+      merge_states(V{}, item.rows.tokens * blocking_.group, blocking_.padded_dim, split_state(first + s),
+                   split_state(first));
+    }
+    finish(item.rows, item.kv_head, split_state(first));
   }
 
   /// An item of run_split: a block's rows against one segment of keys.

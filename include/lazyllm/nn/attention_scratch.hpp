@@ -71,6 +71,7 @@ struct AttentionWorkspace {
   AlignedBuffer<float> scales;         // of CodeScales: [3 * segment_keys + block_rows]
   AlignedBuffer<std::int32_t> starts;  // [block_rows]
   AlignedBuffer<std::size_t> counts;
+  AlignedBuffer<std::size_t> taken;  // of split keys: segments of each block's KV head
   AlignedBuffer<float*> score_rows;
 };
 
@@ -89,17 +90,21 @@ class AttentionScratch {
       shape_ = shape;
       workspaces_.clear();
     }
-    workspaces_.grow(concurrency, [&](detail::AttentionWorkspace& workspace) { prepare(workspace, blocking); });
+    workspaces_.grow(concurrency,
+                     [&](detail::AttentionWorkspace& workspace) { prepare(workspace, blocking, shape.kv_heads); });
     const std::size_t few = std::min(rows, detail::split_rows);
     const std::size_t blocks = (few + blocking.most_tokens - 1) / blocking.most_tokens;
     const std::size_t segments = (keys + detail::segment_keys - 1) / detail::segment_keys;
     grow(split_states_, blocks * shape.kv_heads * segments * blocking.state_floats(blocking.split_state_rows(few)));
+    grow(merged_heads_, shape.kv_heads * blocks);
     grow(limits_, rows);
     grow(score_stats_, 2 * query_rows * shape.heads);
   }
 
   /// States of split keys, [kv_head, block, segment, state_floats(split_state_rows)].
   [[nodiscard]] float* split_states() { return split_states_.data(); }
+  /// Of split keys: whether a thread has merged what belongs to a block's KV head, [kv_head, block].
+  [[nodiscard]] bool* merged_heads() { return merged_heads_.data(); }
   /// Keys that each row sees, [rows].
   [[nodiscard]] std::size_t* limits() { return limits_.data(); }
   /// Maximum and 1 / sum of each row of scores, [query_rows, heads, 2].
@@ -113,7 +118,8 @@ class AttentionScratch {
     if (size > buffer.size()) buffer = AlignedBuffer<T>(size);
   }
 
-  static void prepare(detail::AttentionWorkspace& workspace, const detail::AttentionBlocking& blocking) {
+  static void prepare(detail::AttentionWorkspace& workspace, const detail::AttentionBlocking& blocking,
+                      std::size_t kv_heads) {
     workspace.queries.resize_discard(blocking.padded_rows(blocking.block_rows) * blocking.padded_dim);
     workspace.keys.resize_discard(detail::segment_keys * blocking.padded_dim);
     workspace.values.resize_discard(detail::segment_keys * blocking.padded_dim);
@@ -123,12 +129,14 @@ class AttentionScratch {
     workspace.scales.resize_discard(3 * detail::segment_keys + blocking.block_rows);
     workspace.starts.resize_discard(blocking.block_rows);
     workspace.counts.resize_discard(blocking.block_rows);
+    workspace.taken.resize_discard(detail::split_rows * kv_heads);
     workspace.score_rows.resize_discard(blocking.block_rows);
   }
 
   AttentionShape shape_;
   detail::LeasePool<detail::AttentionWorkspace> workspaces_;
   AlignedBuffer<float> split_states_;
+  AlignedBuffer<bool> merged_heads_;
   AlignedBuffer<std::size_t> limits_;
   AlignedBuffer<float> score_stats_;
 };
