@@ -130,7 +130,7 @@ void run(benchmark::State& state, const Case& c, Isa isa, std::size_t threads) {
   set_rate(state, "of_read", gb / peak.read_gb_per_s);
 }
 
-/// Layers of `tokens` tokens, more than caches hold. All but the first have the first one's bits.
+/// Layers of shape.slots tokens, more than caches hold. All but the first have the first one's bits.
 template <CacheLayout Layout>
 KvCache<Layout> cold_cache(const CacheShape& shape) {
   const std::size_t layer_bytes = LayerCache<Layout>(shape).token_bytes() * shape.slots;

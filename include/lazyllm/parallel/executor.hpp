@@ -37,7 +37,7 @@ struct RangesProbe {
 }  // namespace detail
 
 /// An Executor that tells its body when a thread is done. parallel_ranges(n, body): as parallel_for, but a thread calls
-/// body(ranges) once, and that calls ranges.next(), an WorkRange, until it is empty.
+/// body(ranges) once, and that calls ranges.next(), a WorkRange, until it is empty.
 template <class E>
 concept RangeExecutor = Executor<E> && requires(E& e, std::size_t n, const detail::RangesProbe& body) {
   e.parallel_ranges(n, body);
