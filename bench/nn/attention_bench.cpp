@@ -231,35 +231,38 @@ void add(const std::string& name, std::size_t keys, std::size_t threads, const B
   benchmark::RegisterBenchmark(full.c_str(), body)->UseRealTime()->MinTime(0.2)->Unit(benchmark::kMicrosecond);
 }
 
-void add_case(const std::string& name, const Case& c) {
+/// Calls body(isa, threads) for each that there is.
+template <class Body>
+void for_each_isa(const Body& body) {
   for (const Isa isa : all_isas) {
     if (!supports(isa)) continue;
-    for (const std::size_t threads : {std::size_t{1}, std::size_t{2}}) {
-      const std::string prefix = name + "/" + shape_name(c.shape);
-      const std::string suffix = "/" + std::string(lazyllm::name(isa));
-      const auto add_element = [&](const char* element, const auto& body) {
-        add(prefix + "/" + element + suffix, c.keys, threads, body);
-      };
-      add_element("float", [=](benchmark::State& state) { run<float>(state, c, isa, threads); });
-      add_element("half", [=](benchmark::State& state) { run<Float16>(state, c, isa, threads); });
-      add_element("bfloat16", [=](benchmark::State& state) { run<BFloat16>(state, c, isa, threads); });
-      add_element("bfloat16_int8", [=](benchmark::State& state) { run<BFloat16, Int8>(state, c, isa, threads); });
-      add_element("int8_half", [=](benchmark::State& state) { run<Int8, Float16>(state, c, isa, threads); });
-      add_element("int8", [=](benchmark::State& state) { run<Int8>(state, c, isa, threads); });
-    }
+    for (const std::size_t threads : {std::size_t{1}, std::size_t{2}}) body(isa, threads);
   }
+}
+
+void add_case(const std::string& name, const Case& c) {
+  for_each_isa([&](Isa isa, std::size_t threads) {
+    const std::string prefix = name + "/" + shape_name(c.shape);
+    const std::string suffix = "/" + std::string(lazyllm::name(isa));
+    const auto add_element = [&](const char* element, const auto& body) {
+      add(prefix + "/" + element + suffix, c.keys, threads, body);
+    };
+    add_element("float", [=](benchmark::State& state) { run<float>(state, c, isa, threads); });
+    add_element("half", [=](benchmark::State& state) { run<Float16>(state, c, isa, threads); });
+    add_element("bfloat16", [=](benchmark::State& state) { run<BFloat16>(state, c, isa, threads); });
+    add_element("bfloat16_int8", [=](benchmark::State& state) { run<BFloat16, Int8>(state, c, isa, threads); });
+    add_element("int8_half", [=](benchmark::State& state) { run<Int8, Float16>(state, c, isa, threads); });
+    add_element("int8", [=](benchmark::State& state) { run<Int8>(state, c, isa, threads); });
+  });
 }
 
 template <CacheLayout Layout>
 void add_decode(const std::string& layout, const AttentionShape& shape) {
   constexpr std::size_t keys = 4096;
-  for (const Isa isa : all_isas) {
-    if (!supports(isa)) continue;
-    for (const std::size_t threads : {std::size_t{1}, std::size_t{2}}) {
-      add("decode/" + shape_name(shape) + "/" + layout + "/int8/" + std::string(lazyllm::name(isa)), keys, threads,
-          [=](benchmark::State& state) { run_decode<Layout>(state, shape, keys, isa, threads); });
-    }
-  }
+  for_each_isa([&](Isa isa, std::size_t threads) {
+    add("decode/" + shape_name(shape) + "/" + layout + "/int8/" + std::string(lazyllm::name(isa)), keys, threads,
+        [=](benchmark::State& state) { run_decode<Layout>(state, shape, keys, isa, threads); });
+  });
 }
 
 const bool registered = [] {

@@ -228,7 +228,7 @@ class LayerCache {
   std::vector<std::uint32_t> slot_of_;  // by token
   std::vector<TokenIndex> token_of_;    // by slot
   bool ascending_ = true;               // which ascend
-  bool in_place_ = true;                // and have their own indices as slots
+  bool in_place_ = true;                // and have their own indices as slots; a flag, as it is asked for each row
 };
 static_assert(AdjacencyReader<LayerCache<>> && AdjacencyReader<LayerCache<Paged<64>, Int8, Float16>>);
 

@@ -93,13 +93,19 @@ class AttentionJob {
     return {first, tokens, scratch_.limits()[first + tokens - 1]};
   }
 
+  /// call(threads): the executor, or for little work the calling thread.
+  template <Executor E, class Call>
+  static void on_threads(std::size_t macs, E& executor, const Call& call) {
+    if (macs < serial_macs) {
+      const SerialExecutor here;
+      call(here);
+    } else {
+      call(executor);
+    }
+  }
   template <Executor E, class Body>
   static void spread(std::size_t n, std::size_t macs, E& executor, const Body& body) {
-    if (macs < serial_macs) {
-      body(std::size_t{0}, n);
-    } else {
-      executor.parallel_for(n, body);
-    }
+    on_threads(macs, executor, [&](auto& threads) { threads.parallel_for(n, body); });
   }
 
   /// Many rows: a thread takes a block through all segments. One head after the other, whose keys stay in the cache;
@@ -129,15 +135,9 @@ class AttentionJob {
     const std::size_t items = shape_.kv_heads * blocks_ * segments_;
     std::fill_n(scratch_.merged_heads(), shape_.kv_heads * blocks_, false);
     const std::size_t macs = 2 * rows_.size() * keys_ * shape_.heads * shape_.head_dim;
-    const auto attend_on = [&](auto& threads) {
+    on_threads(macs, executor, [&](auto& threads) {
       for_ranges(items, threads, [&](auto& ranges) { attend_ranges(ranges, threads.concurrency() > 1); });
-    };
-    if (macs < serial_macs) {
-      const SerialExecutor here;
-      attend_on(here);
-    } else {
-      attend_on(executor);
-    }
+    });
     for (std::size_t head = 0; head < blocks_ * shape_.kv_heads; ++head) {
       if (!scratch_.merged_heads()[head]) merge_segments(head);
     }

@@ -48,11 +48,6 @@ class ThreadPool {
   /// yet is dropped; it is rethrown here once all threads are done.
   template <std::invocable<std::size_t, std::size_t> Body>
   void parallel_for(std::size_t n, Body&& body) {
-    if (n == 0) return;
-    if (workers_.empty() || n == 1) {
-      body(std::size_t{0}, n);
-      return;
-    }
     parallel_ranges(n, [&](auto& ranges) {
       for (WorkRange range = ranges.next(); !range.empty(); range = ranges.next()) body(range.begin, range.end);
     });
